@@ -1,0 +1,77 @@
+"""Run the demo with three seeds and write the table that README shows: `make claims`.
+
+    python benchmarks/claims.py [--seeds 0 1 2] [--runs runs/claims] [--out docs/claims.json]
+
+Each run resumes when it was cut off. Only the figures are kept in the repository, not the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from r1kit.run import write_json_atomic, write_text_atomic
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/claims"))
+    parser.add_argument("--out", type=Path, default=Path("docs/claims.json"))
+    args = parser.parse_args()
+    results: dict[int, dict[str, Any]] = {}
+    for seed in args.seeds:
+        run = args.runs / f"seed-{seed}"
+        subprocess.run([sys.executable, "-m", "r1kit", "run", "demo", "--run", run, "--seed", str(seed)], check=True)
+        results[seed] = json.loads((run / "summary.json").read_text())
+    machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    write_json_atomic(args.out, {"machine": machine, "seeds": {str(seed): result for seed, result in results.items()}})
+    write_text_atomic(args.out.with_suffix(".md"), table(results, machine))
+    print(table(results, machine))
+
+
+def table(results: dict[int, dict[str, Any]], machine: dict[str, Any]) -> str:
+    """A Markdown table: one row per claim, one column per seed: measured, 95% interval, verdict."""
+    lines = [
+        "| claim | paper | " + " | ".join(f"seed {seed}" for seed in results) + " |",
+        "|---|---|" + "---|" * len(results),
+    ]
+    columns = [{claim["id"]: claim for claim in result["claims"]} for result in results.values()]
+    for claim in next(iter(results.values()))["claims"]:
+        cells = [cell(column[claim["id"]]) for column in columns]
+        lines.append(f"| {claim['statement']} | {claim['paper']} | " + " | ".join(cells) + " |")
+    footer = f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; 95% intervals over problems."
+    return "\n".join([*lines, "", footer, ""])
+
+
+def cell(claim: dict[str, Any]) -> str:
+    percent = claim.get("unit") in ("share", "%", "points")
+
+    def shown(value: float | None) -> str:
+        if value is None:
+            return "-"
+        return f"{100 * value:.1f}%" if percent else f"{value:.2f}"
+
+    verdict = "holds" if claim["holds"] else "does not hold"
+    return f"{shown(claim['measured'])} [{shown(claim['low'])}, {shown(claim['high'])}] {verdict}"
+
+
+def cpu_name() -> str:
+    """The processor as the system names it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The `r1kit` command: chooses a preset, reads the flags, and hands a config to a stage.
+
+`--help` answers at once: nothing heavy is imported here, and a stage only when it is going to run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from r1kit import __version__, presets
+from r1kit.allocator import tune_allocator
+from r1kit.config import ChatConfig, EvalConfig, PretrainConfig, RLConfig
+
+T = TypeVar("T")
+
+USAGE = """\
+r1kit: DeepSeek-R1's training system, from a base model to R1-Zero
+
+  r1kit run demo                the whole demo: base model -> R1-Zero -> evaluation -> report
+  r1kit rl PRESET               R1-Zero: reinforcement learning with GRPO on a base model
+  r1kit pretrain PRESET         make a base model from scratch
+  r1kit evaluate PATH           pass@1, cons@k and pass@k on held-out problems
+  r1kit report RUN              one self-contained HTML file of a run
+  r1kit chat PATH               talk to a model
+  r1kit presets                 list the presets
+
+`r1kit COMMAND --help` says more; every setting is a flag. `--version` prints the version.
+An interrupted command goes on from its last checkpoint when it is given again.
+R1KIT_DEBUG=1 shows the traceback of an error."""
+
+
+class UsageError(ValueError):
+    """The command line itself is wrong; the message is printed as it is."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the command line asks for: `module.main(*arguments)`."""
+
+    module: str
+    arguments: tuple[Any, ...]
+    run: Path | None = None
+    """The run folder that is written, if any: an interruption names its last checkpoint."""
+    heavy: bool = True
+    """Computes on tensors, so that the allocator matters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineFlags:
+    """Flags of `r1kit run PRESET`."""
+
+    run: Path = Path("runs/demo")
+    """Folder of the whole pipeline. The same command with the same folder resumes."""
+    seed: int = 0
+    """Everything random is a function of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFlags:
+    """Flags of `r1kit report RUN`."""
+
+    out: Path | None = None
+    """The HTML file; default: report.html in the run folder."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status (2 for a user's error, 130 for Ctrl-C, 143 for SIGTERM)."""
+    call = None
+    try:
+        call = parse(list(sys.argv[1:] if argv is None else argv))
+        if call is not None:
+            if call.heavy and argv is None:  # a caller's process is not ours to start again
+                tune_allocator()
+            _run(call)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{_stopped(call)}", file=sys.stderr)
+        return 143 if interrupt.args == ("SIGTERM",) else 130
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        if os.environ.get("R1KIT_DEBUG"):
+            raise
+        print(f"error: {error}\n(R1KIT_DEBUG=1 shows where)", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `r1kit presets | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return 1
+    return 0
+
+
+def parse(args: list[str]) -> Call | None:
+    """The call that `args` ask for, or None when they asked for help and it is printed.
+
+    Raises UsageError or ValueError for a mistake; SystemExit where tyro found it or printed a preset's flags.
+    """
+    match args:
+        case [] | ["-h" | "--help" | "help", *_]:
+            print(USAGE)
+            return None
+        case ["--version", *_]:
+            print(f"r1kit {__version__}")
+            return None
+        case ["presets", *_]:
+            print(_all_presets())
+            return None
+    command, *rest = args
+    commands: dict[str, Callable[[list[str]], Call | None]] = {
+        "run": _pipeline,
+        "rl": _rl,
+        "pretrain": _pretrain,
+        "evaluate": _evaluate,
+        "report": _report,
+        "chat": _chat,
+    }
+    if command not in commands:
+        raise UsageError(f"r1kit has no command {command!r}\n\n{USAGE}")
+    return commands[command](rest)
+
+
+def _pipeline(rest: list[str]) -> Call | None:
+    name = _choice("run", rest, presets.PIPELINES)
+    if name is None:
+        return None
+    flags = _flags("run", rest, PipelineFlags(run=Path("runs") / name))
+    return Call("r1kit.pipeline", (name, flags.run, flags.seed), run=flags.run / "zero")
+
+
+def _rl(rest: list[str]) -> Call | None:
+    descriptions = {name: description for name, (description, _) in presets.RL.items()}
+    algos = f"\n--algo NAME changes the algorithm: {', '.join(presets.ALGOS)}; --algo.FIELD changes a number of it."
+    name = _choice("rl", rest, descriptions, algos)
+    if name is None:
+        return None
+    _, default = presets.RL[name]
+    rest, default = _choose_algo(rest, default)
+    config: RLConfig = _flags("rl", rest, default, algos)
+    return Call("r1kit.stages.rl", (config,), run=config.run)
+
+
+def _pretrain(rest: list[str]) -> Call | None:
+    name = _choice("pretrain", rest, {name: description for name, (description, _) in presets.PRETRAIN.items()})
+    if name is None:
+        return None
+    config: PretrainConfig = _flags("pretrain", rest, presets.PRETRAIN[name][1])
+    return Call("r1kit.stages.pretrain", (config,), run=config.run)
+
+
+def _evaluate(rest: list[str]) -> Call:
+    path, rest = _path("evaluate", rest, "the model: a model folder, a run folder or a Hugging Face name")
+    return Call("r1kit.stages.evaluate", (_flags("evaluate", [path, *rest], EvalConfig(model=path)),))
+
+
+def _chat(rest: list[str]) -> Call:
+    path, rest = _path("chat", rest, "the model: a model folder, a run folder or a Hugging Face name")
+    return Call("r1kit.stages.chat", (_flags("chat", [path, *rest], ChatConfig(model=path)),))
+
+
+def _report(rest: list[str]) -> Call:
+    path, rest = _path("report", rest, "a run folder or a pipeline folder")
+    flags = _flags("report", [path, *rest], ReportFlags())
+    return Call("r1kit.report.report", (Path(path), flags.out), heavy=False)
+
+
+def _choice(command: str, rest: list[str], descriptions: Mapping[str, str], more: str = "") -> str | None:
+    """The preset's name, or None after printing the list for --help. Raises UsageError if unknown or missing."""
+    listing = (
+        f"usage: r1kit {command} PRESET [--flags]\n\npresets:\n{_listing(descriptions)}\n{more}\n"
+        f"`r1kit {command} PRESET --help` lists the flags with the preset's values."
+    )
+    if rest and rest[0] in ("-h", "--help"):
+        print(listing)
+        return None
+    if not rest or rest[0].startswith("-"):
+        raise UsageError(f"r1kit {command} needs a preset's name first\n\n{listing}")
+    if rest[0] not in descriptions:
+        raise UsageError(f"r1kit {command} has no preset {rest[0]!r}\n\n{listing}")
+    return rest[0]
+
+
+def _path(command: str, rest: list[str], what: str) -> tuple[str, list[str]]:
+    """The first argument and the others; `--help` may stand in its place."""
+    if rest and rest[0] in ("-h", "--help"):
+        return "PATH", ["--help"]
+    if not rest or rest[0].startswith("-"):
+        raise UsageError(f"r1kit {command} needs {what} first: r1kit {command} PATH [--flags]")
+    return rest[0], rest[1:]
+
+
+def _flags(command: str, rest: list[str], default: T, more: str = "") -> T:
+    """`default` changed by the flags after rest[0]; tyro prints help or the mistake and raises SystemExit."""
+    import tyro
+
+    description = f"{(type(default).__doc__ or '').strip()}\n{more}".strip()
+    return tyro.cli(
+        type(default), default=default, args=rest[1:], prog=f"r1kit {command} {rest[0]}", description=description
+    )
+
+
+def _choose_algo(rest: list[str], config: RLConfig) -> tuple[list[str], RLConfig]:
+    """Take `--algo NAME` out of the arguments and put that algorithm in the config."""
+    kept, arguments = [], iter(rest)
+    for argument in arguments:
+        if argument == "--algo" or argument.startswith("--algo="):
+            name = argument.partition("=")[2] or next(arguments, "")
+            if name not in presets.ALGOS:
+                raise UsageError(f"--algo {name!r} is unknown; give one of {', '.join(presets.ALGOS)}")
+            config = replace(config, algo=presets.ALGOS[name])
+        else:
+            kept.append(argument)
+    return kept, config
+
+
+def _listing(descriptions: Mapping[str, str]) -> str:
+    width = max(map(len, descriptions))
+    return "\n".join(f"  {name:<{width}}  {description}" for name, description in descriptions.items())
+
+
+def _all_presets() -> str:
+    rl = {f"r1kit rl {name}": description for name, (description, _) in presets.RL.items()}
+    pretrain = {f"r1kit pretrain {name}": description for name, (description, _) in presets.PRETRAIN.items()}
+    pipelines = {f"r1kit run {name}": description for name, description in presets.PIPELINES.items()}
+    algos = ", ".join(presets.ALGOS)
+    return f"{_listing(pipelines | rl | pretrain)}\n\nalgorithms (r1kit rl PRESET --algo NAME): {algos}"
+
+
+def _run(call: Call) -> None:
+    def terminated(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    # SIGTERM ends as Ctrl-C does: the terminal is restored, and the last checkpoint is named.
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        importlib.import_module(call.module).main(*call.arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stopped(call: Call | None) -> str:
+    if call is None or call.run is None:
+        return "stopped"
+    from r1kit.training.checkpoint import checkpoint_steps
+
+    steps = checkpoint_steps(call.run)
+    if not steps:
+        return f"stopped before the first checkpoint of {call.run}; the same command starts again"
+    last = call.run / "checkpoints" / f"step-{steps[-1]:06d}"
+    return f"stopped; the last checkpoint is {last}, and the same command goes on from there"

@@ -1,0 +1,77 @@
+"""DeepSeek-R1's published numbers for R1-Zero, each with its source, to stand beside a run's.
+
+V1 is arXiv 2501.12948v1 (January 2025), V2 is 2501.12948v2 (January 2026, with supplements).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+ARXIV = "https://arxiv.org/abs/2501.12948"
+
+# V2 C.2: the ten words whose count grows 5-7 times, chosen by three experts.
+REFLECTION_WORDS = ("wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check")
+# Ours: the same words in Chinese, as they stand in the demo's corpus and tasks.
+REFLECTION_WORDS_ZH = ("等等", "错误", "然而", "但", "重试", "验证", "不对", "检查")
+
+
+@dataclass(frozen=True)
+class PaperNumber:
+    """One published number of R1-Zero."""
+
+    id: str
+    what: str
+    value: str
+    source: str
+
+
+R1_ZERO = (
+    PaperNumber(
+        "pass@1",
+        "pass@1, base → R1-Zero",
+        "AIME 2024: 15.6% → 71.0% (V2, 10,400 steps: 77.9%)",
+        "V1 Fig. 2, Table 2; V2 Table 3",
+    ),
+    PaperNumber("cons", "majority vote of R1-Zero", "AIME 2024: 86.7%", "V1 Table 2 (cons@64), Fig. 2 (cons@16)"),
+    PaperNumber(
+        "length", "mean response length, training set", "about 500 → 9,500 tokens", "V1 Fig. 3, read off the plot"
+    ),
+    PaperNumber("reflection", "reflection words", "5 to 7 times as many", "V2 C.2"),
+    PaperNumber("model", "base model", "DeepSeek-V3-Base, 671B parameters (37B active)", "model README"),
+    PaperNumber("steps", "policy updates", "10,400", "V2 2.1"),
+    PaperNumber("batch", "problems × completions per update", "32 × 16", "V2 2.1"),
+    PaperNumber("cap", "length cap", "32,768, from step 8,200 on 65,536 tokens", "V2 2.1"),
+    PaperNumber("compute", "compute", "101,000 H800 GPU-hours (512 GPUs, about 198 h)", "V2 B.4.4, Table 7"),
+)
+
+CLAIMS = {
+    "base": "15.6% on AIME 2024 at the start (V1 Fig. 2)",
+    "zero": "71.0% (V1 Table 2), later 77.9% (V2 Table 3)",
+    "risen": "15.6% → 71.0% on AIME 2024 (V1 Fig. 2)",
+    "stays": "about 4 points, near steps 3,600 to 5,000 (V1 Fig. 2, read off)",
+    "length": "about 19×, 500 → 9,500 tokens (V1 Fig. 3, read off)",
+    "reflection": "5 to 7 times as many (V2 C.2)",
+    "cons": "86.7% against 71.0% (V1 Table 2, Fig. 2)",
+}
+
+_MARKS = re.compile(
+    r"(?P<tag></?(?:think|answer)>)|(?P<word>\b(?:"
+    + "|".join(REFLECTION_WORDS)
+    + r")\b|"
+    + "|".join(REFLECTION_WORDS_ZH)
+    + ")",
+    re.IGNORECASE,
+)
+
+
+def highlight(text: str) -> Markup:
+    """The completion as safe HTML with its tags and reflection words marked; everything else is escaped."""
+    parts, end = [], 0
+    for match in _MARKS.finditer(text):
+        kind = "tag" if match["tag"] else "word"
+        parts += [escape(text[end : match.start()]), Markup('<mark class="{}">{}</mark>').format(kind, match[0])]
+        end = match.end()
+    return Markup("").join([*parts, escape(text[end:])])

@@ -1,0 +1,113 @@
+"""The accuracy reward (R1 section 2.2): is the answer right, by rule? One scorer per kind of answer.
+
+A scorer says right, wrong, or undecided when it cannot judge (the gold is unreadable, a library failed): undecided
+earns no reward and is counted, so that a broken verifier shows up as such and not as a bad model.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple, get_args
+
+from r1kit.rewards import countdown
+from r1kit.types import Verdict
+
+Scorer = Literal["exact", "number", "math", "countdown", "reasoning_gym"]
+SCORERS: tuple[str, ...] = get_args(Scorer)
+
+NUMBER = re.compile(r"(?:[A-Za-z]\w{0,20}=)?([+-]?)([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(\.[0-9]+)?(?:/([0-9]+))?\.?")
+MAX_NUMBER_CHARS = 200
+
+
+class Judgement(NamedTuple):
+    verdict: Verdict
+    reason: str
+    """For the sample log: what was compared with what."""
+    extracted: str
+    """The answer that was judged, in a canonical form where the scorer has one: equal answers vote together."""
+
+
+def score_answer(scorer: str, answer: str | None, gold: Any) -> Judgement:
+    """Judge `answer` (the content of the answer tag; None when there is none) against `gold`.
+
+    ValueError when `scorer` is not one of SCORERS.
+    """
+    if scorer not in SCORERS:
+        raise ValueError(f"scorer {scorer!r} does not exist; scorers are {', '.join(SCORERS)}")
+    if fault := gold_fault(scorer, gold):
+        return Judgement("undecided", f"gold {fault}", "")
+    if answer is None or not answer.strip():
+        return Judgement("wrong", "no <answer>", "")
+    match scorer:
+        case "exact":
+            return _exact(answer, gold)
+        case "number":
+            return _number(answer, gold)
+        case "countdown":
+            right, reason, expression = countdown.judge(answer, gold["numbers"], gold["target"])
+            return Judgement("right" if right else "wrong", reason, expression)
+        case "math":
+            from r1kit.rewards.math import judge
+
+            verdict, reason = judge(answer.strip(), str(gold))
+            return Judgement(verdict, reason, "".join(answer.split()))
+        case "reasoning_gym":
+            from r1kit.rewards.reasoning_gym import judge
+
+            verdict, reason = judge(answer.strip(), gold)
+            return Judgement(verdict, reason, answer.strip())
+    raise AssertionError(scorer)
+
+
+def gold_fault(scorer: str, gold: Any) -> str:
+    """What keeps `scorer` from using `gold`, as "is ..., give ..."; empty when nothing does."""
+    match scorer:
+        case "number":
+            if isinstance(gold, bool) or not isinstance(gold, (str, int, float)) or read_number(str(gold)) is None:
+                return f"is {gold!r}; give a number such as 23, -0.5 or 1/3"
+        case "countdown":
+            numbers, target = (gold.get("numbers"), gold.get("target")) if isinstance(gold, dict) else (None, None)
+            whole = isinstance(numbers, list) and numbers and all(type(n) is int and n >= 0 for n in [*numbers, target])
+            if not whole:
+                return f'is {gold!r}; give {{"numbers": [8, 3, 1], "target": 24}} with whole numbers'
+        case "reasoning_gym":
+            entry = gold.get("entry") if isinstance(gold, dict) else None
+            if (
+                not isinstance(entry, dict)
+                or not {"question", "answer", "metadata"} <= entry.keys()
+                or "dataset" not in gold
+            ):
+                return f"is {str(gold)[:80]!r}; give the gold of a problem made by `reasoning_gym:NAME`"
+        case _:
+            if isinstance(gold, bool) or not isinstance(gold, (str, int, float)) or not str(gold).strip():
+                return f"is {gold!r}; give a text that is not empty"
+    return ""
+
+
+def read_number(text: str) -> Fraction | None:
+    """The number that `text` is: 23, 23.0, -1/3, 1,000, x = 23. None when it is anything more or else."""
+    if len(text) > MAX_NUMBER_CHARS:
+        return None
+    text = unicodedata.normalize("NFKC", text).strip().strip("$").replace("−", "-").rstrip("。")
+    match = NUMBER.fullmatch(re.sub(r"\s*([=/])\s*", r"\1", text.strip()))
+    if match is None:
+        return None
+    sign, whole, decimals, divisor = match.groups()
+    if divisor is not None and int(divisor) == 0:
+        return None
+    value = Fraction(whole.replace(",", "") + (decimals or "")) / int(divisor or 1)
+    return -value if sign == "-" else value
+
+
+def _exact(answer: str, gold: str | int | float) -> Judgement:
+    given, expected = (" ".join(str(text).split()).casefold() for text in (answer, gold))
+    return Judgement("right" if given == expected else "wrong", f"answered {given!r}, gold {expected!r}", given)
+
+
+def _number(answer: str, gold: str | int | float) -> Judgement:
+    given, expected = read_number(answer), read_number(str(gold))
+    if given is None:
+        return Judgement("wrong", f"{answer.strip()[:80]!r} is not a number, gold {expected}", answer.strip())
+    return Judgement("right" if given == expected else "wrong", f"answered {given}, gold {expected}", str(given))

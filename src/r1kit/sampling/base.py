@@ -1,0 +1,30 @@
+"""The sampler's seam: anything that continues prompts (our engine, vLLM, an HTTP endpoint)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from r1kit.types import Completion, Prompt, SamplingParams
+
+
+class Sampler(Protocol):
+    """Generates completions with the weights it was last given."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams,
+        n: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """`n` completions for every prompt, in the order of `prompts`.
+
+        `on_progress(finished, total)` is called as completions finish. A completion that could not be made has
+        `finish_reason="error"`; it is never dropped.
+        """
+        ...
+
+    def load_weights(self, source: Any, version: int) -> None:
+        """Use the weights that `Learner.publish` returned; completions carry `version` from now on."""
+        ...

@@ -1,0 +1,256 @@
+"""The local sampler: continuous batching on a KV cache, with the learner's own module.
+
+A prompt is prefilled once for its whole group. A row whose completion ends leaves at once and a waiting one takes its
+place. Each completion draws its random numbers from (prompt seed, index, position): in fp32 the same tokens come out
+whatever else is in the batch, up to matrix kernels that round differently for other row counts; in bf16 such rounding
+can flip a near-tie. The same call with the same thread count repeats bit for bit on CPU.
+
+Shapes: B active rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from r1kit.model.transformer import Transformer
+from r1kit.sampling.kv_cache import KVCache, RecordingAttention
+from r1kit.sampling.random import seed_from, uniforms
+from r1kit.types import Completion, Prompt, SamplingParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PREFILL_TOKENS = 8192  # prompt tokens prefilled in one pass
+
+
+@dataclass
+class _Prefilled:
+    """A prompt's keys and values, waiting for rows."""
+
+    index: int
+    prompt: Prompt
+    keys: Tensor | None
+    values: Tensor | None
+
+
+@dataclass
+class _Rows:
+    """State of the decoding rows; the first B are active."""
+
+    owner: list[tuple[int, int]]
+    """(prompt, sample) of each active row."""
+    next_token: Tensor
+    length: Tensor
+    """Tokens in the cache."""
+    seed: Tensor
+    count: Tensor
+    """Tokens generated."""
+    tokens: Tensor
+    logprobs: Tensor
+
+
+class LocalSampler:
+    """`Sampler` in this process, on one device, at most `rows` completions at a time."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, rows: int = 256) -> None:
+        if rows < 1:
+            raise ValueError(f"--rows is {rows}; give at least 1")
+        self.tokenizer = tokenizer
+        self.max_rows = rows
+        self.model: Transformer | None = None
+        self.version = 0
+
+    def load_weights(self, source: Transformer, version: int) -> None:
+        self.model, self.version = source, version
+
+    @torch.no_grad()  # not inference_mode: the RoPE table made here serves training too
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams,
+        n: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Completion]]:
+        assert self.model is not None, "load_weights comes first"
+        if not prompts:
+            return []
+        self._check(prompts, params)
+        config, device = self.model.config, self.model.embed.weight.device
+        max_rows = min(self.max_rows, len(prompts) * n)
+        longest_prompt = max(len(prompt.tokens) for prompt in prompts)
+        cache = KVCache(config, max_rows, longest_prompt + params.max_new_tokens, self.model.embed.weight)
+        rows = _Rows(
+            owner=[],
+            next_token=torch.zeros(max_rows, dtype=torch.long, device=device),
+            length=torch.zeros(max_rows, dtype=torch.long, device=device),
+            seed=torch.zeros(max_rows, dtype=torch.long, device=device),
+            count=torch.zeros(max_rows, dtype=torch.long, device=device),
+            tokens=torch.zeros(max_rows, params.max_new_tokens, dtype=torch.long, device=device),
+            logprobs=torch.zeros(max_rows, params.max_new_tokens, device=device),
+        )
+        stops = torch.tensor(params.stop_tokens or (-1,), device=device)
+        waiting = self._waiting(prompts, n)
+        done: list[list[Completion | None]] = [[None] * n for _ in prompts]
+        finished, total, exhausted = 0, len(prompts) * n, False
+        while True:
+            # New rows come in batches, so that the prefill of a few prompts is not a pass of its own each time.
+            free = max_rows - len(rows.owner)
+            if not exhausted and free >= max(1, max_rows // 8) or not rows.owner:
+                exhausted = self._admit(rows, cache, waiting, free)
+            if not rows.owner:
+                break
+            ended = self._step(rows, cache, params, stops)
+            if ended is not None:
+                for row in ended.tolist():
+                    prompt, sample = rows.owner[row]
+                    done[prompt][sample] = self._completion(rows, row, params)
+                self._leave(rows, cache, ended)
+                finished += len(ended)
+                if on_progress is not None:
+                    on_progress(finished, total)
+        return done  # type: ignore[return-value]
+
+    def _check(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
+        assert self.model is not None
+        longest = max(len(prompt.tokens) for prompt in prompts)
+        if min(len(prompt.tokens) for prompt in prompts) == 0:
+            raise ValueError("a prompt has no tokens; give at least one (a template or a BOS token)")
+        if longest + params.max_new_tokens > self.model.config.context:
+            raise ValueError(
+                f"longest prompt {longest} + --max-new-tokens {params.max_new_tokens} tokens exceed the model's "
+                f"context {self.model.config.context}; lower --max-new-tokens to {self.model.config.context - longest} or less"
+            )
+
+    def _waiting(self, prompts: Sequence[Prompt], n: int) -> Iterator[tuple[_Prefilled, int]]:
+        """Every (prefilled prompt, sample) in order; prompts are prefilled a batch at a time, when first needed."""
+        queue = deque(enumerate(prompts))
+        while queue:
+            batch, tokens = [], 0
+            while (
+                queue
+                and (not batch or tokens + len(queue[0][1].tokens) <= PREFILL_TOKENS)
+                and len(batch) * n < self.max_rows
+            ):
+                batch.append(queue.popleft())
+                tokens += len(batch[-1][1].tokens)
+            for prefilled in self._prefill(batch):
+                for sample in range(n):
+                    yield prefilled, sample
+
+    def _prefill(self, batch: list[tuple[int, Prompt]]) -> list[_Prefilled]:
+        """Keys and values of all prompt tokens but the last, which is each row's first decoding step."""
+        assert self.model is not None
+        device = self.model.embed.weight.device
+        lengths = [len(prompt.tokens) - 1 for _, prompt in batch]
+        if sum(lengths) == 0:
+            return [_Prefilled(index, prompt, None, None) for index, prompt in batch]
+        tokens = torch.tensor([token for _, prompt in batch for token in prompt.tokens[:-1]], device=device)
+        attention = RecordingAttention([length for length in lengths if length], device)
+        self.model(tokens, attention.positions_T, attention)
+        keys = torch.stack(attention.keys).split(lengths, dim=1)
+        values = torch.stack(attention.values).split(lengths, dim=1)
+        return [_Prefilled(index, prompt, k, v) for (index, prompt), k, v in zip(batch, keys, values, strict=True)]
+
+    def _admit(self, rows: _Rows, cache: KVCache, waiting: Iterator[tuple[_Prefilled, int]], free: int) -> bool:
+        """Fill up to `free` rows. True when nobody waits any more."""
+        groups: dict[int, tuple[_Prefilled, list[int]]] = {}
+        first = len(rows.owner)
+        exhausted = False
+        for _ in range(free):
+            item = next(waiting, None)
+            if item is None:
+                exhausted = True
+                break
+            prefilled, sample = item
+            groups.setdefault(prefilled.index, (prefilled, []))[1].append(len(rows.owner))
+            rows.owner.append((prefilled.index, sample))
+        for prefilled, members in groups.values():
+            if prefilled.keys is not None and prefilled.values is not None:
+                cache.write_prompt(members, prefilled.keys, prefilled.values)
+            start, end = members[0], members[-1] + 1
+            rows.next_token[start:end] = prefilled.prompt.tokens[-1]
+            rows.length[start:end] = len(prefilled.prompt.tokens) - 1
+            seeds = [seed_from(prefilled.prompt.seed, rows.owner[row][1]) for row in members]
+            rows.seed[start:end] = torch.tensor(seeds, device=rows.seed.device)
+        rows.count[first : len(rows.owner)] = 0
+        return exhausted
+
+    def _step(self, rows: _Rows, cache: KVCache, params: SamplingParams, stops: Tensor) -> Tensor | None:
+        """Decode one token for every active row; the rows that ended with it, or None."""
+        assert self.model is not None
+        active = len(rows.owner)
+        lengths = rows.length[:active]
+        cache.start_step(lengths, int(lengths.max()))
+        hidden_BD = self.model(rows.next_token[:active], lengths, cache)
+        logits_BV = (hidden_BD @ self.model.lm_head.T).float()
+        counts = rows.count[:active]
+        tokens, logprobs = draw(logits_BV, params, uniforms(rows.seed[:active], counts))
+        index = torch.arange(active, device=tokens.device)
+        rows.tokens[index, counts] = tokens
+        rows.logprobs[index, counts] = logprobs
+        rows.next_token[:active] = tokens
+        rows.length[:active] += 1
+        rows.count[:active] += 1
+        ended = (torch.isin(tokens, stops) | (rows.count[:active] >= params.max_new_tokens)).nonzero().squeeze(-1)
+        return ended if len(ended) else None
+
+    def _leave(self, rows: _Rows, cache: KVCache, ended: Tensor) -> None:
+        """The last active rows move into the places of the ended ones."""
+        active = len(rows.owner)
+        remaining = active - len(ended)
+        gone = set(ended.tolist())
+        holes = [row for row in gone if row < remaining]
+        movers = [row for row in range(remaining, active) if row not in gone]
+        holes.sort()
+        if holes:
+            source = torch.tensor(movers, device=ended.device)
+            target = torch.tensor(holes, device=ended.device)
+            cache.move(source, target, int(rows.length[:active].max()))
+            for state in (rows.next_token, rows.length, rows.seed, rows.count, rows.tokens, rows.logprobs):
+                state[target] = state[source]
+            for hole, mover in zip(holes, movers, strict=True):
+                rows.owner[hole] = rows.owner[mover]
+        del rows.owner[remaining:]
+
+    def _completion(self, rows: _Rows, row: int, params: SamplingParams) -> Completion:
+        count = int(rows.count[row])
+        tokens = tuple(rows.tokens[row, :count].tolist())
+        stopped = tokens[-1] in params.stop_tokens
+        return Completion(
+            tokens=tokens,
+            sampler_logprobs=tuple(rows.logprobs[row, :count].tolist()),
+            text=self.tokenizer.decode(tokens[:-1] if stopped else tokens),  # type: ignore[arg-type]
+            finish_reason="stop" if stopped else "length",
+            policy_version=self.version,
+        )
+
+
+def draw(logits_BV: Tensor, params: SamplingParams, uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
+    """One token per row and its log-prob at the temperature, before top-k and top-p (greedy: at temperature 1)."""
+    if params.temperature == 0:
+        tokens_B = logits_BV.argmax(-1)
+        return tokens_B, logits_BV.log_softmax(-1).gather(-1, tokens_B[:, None]).squeeze(-1)
+    logprobs_BV = (logits_BV / params.temperature).log_softmax(-1)
+    probs_BV = keep_top(logprobs_BV.exp(), params.top_p, params.top_k)
+    # In float64, u x total stays below total, so the first entry above it always has a probability above 0.
+    cumulative_BV = probs_BV.cumsum(-1, dtype=torch.float64)
+    tokens_B = torch.searchsorted(cumulative_BV, uniforms_B[:, None] * cumulative_BV[:, -1:], right=True).squeeze(-1)
+    return tokens_B, logprobs_BV.gather(-1, tokens_B[:, None]).squeeze(-1)
+
+
+def keep_top(probs_BV: Tensor, top_p: float, top_k: int) -> Tensor:
+    """Probabilities with all but the top k, then the nucleus of mass top_p, set to 0. At least one token stays."""
+    if 0 < top_k < probs_BV.shape[-1]:
+        least = probs_BV.topk(top_k, dim=-1).values[:, -1:]
+        probs_BV = probs_BV.masked_fill(probs_BV < least, 0.0)
+    if top_p < 1:
+        ordered, order = (probs_BV / probs_BV.sum(-1, keepdim=True)).sort(dim=-1, descending=True)
+        outside = ordered.cumsum(-1) - ordered >= top_p
+        probs_BV = probs_BV.masked_fill(outside.scatter(-1, order, outside), 0.0)
+    return probs_BV

@@ -1,0 +1,117 @@
+"""Make a small base model from scratch on the generated bilingual corpus.
+
+    r1kit pretrain demo                    # remakes the base that ships with r1kit
+
+The base of R1-Zero is a model that saw the web: it knows the facts and the formats, and seldom thinks for long before
+it answers. This one is a decoder of a few million parameters in Llama's format.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from r1kit import corpus
+from r1kit.algo.losses import nll_loss
+from r1kit.algo.packing import Batch, Packable, microbatches, pack
+from r1kit.algo.schedule import learning_rate
+from r1kit.config import ModelShape, PretrainConfig, to_dict
+from r1kit.model.device import resolve_device, resolve_dtype
+from r1kit.model.tokenizer import train_tokenizer
+from r1kit.model.transformer import Transformer, TransformerConfig
+from r1kit.run import Progress, Run
+from r1kit.sampling.local import LocalSampler
+from r1kit.training.base import Learner
+from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
+from r1kit.training.evaluation import evaluate
+from r1kit.training.learner import LocalLearner
+from r1kit.types import Metrics
+
+TOKENIZER_DOCUMENTS = 20_000
+VOCAB_SIZE = 768
+
+
+def main(cfg: PretrainConfig) -> None:
+    """Train on fresh documents at every step. Run again with the same config, it resumes."""
+    device = resolve_device(cfg.device)
+    tokenizer = train_tokenizer(itertools.islice(corpus.documents(cfg.seed, -1), TOKENIZER_DOCUMENTS), VOCAB_SIZE)
+    model = Transformer(llama_config(cfg.shape, len(tokenizer)))
+    model.init_weights(torch.Generator().manual_seed(cfg.seed))
+    learner = LocalLearner(model.to(resolve_dtype(cfg.dtype, device)).to(device), tokenizer, cfg.optim)
+    sampler = LocalSampler(tokenizer, rows=cfg.eval.rows)
+    eval_cfg = replace(cfg.eval, model=str(cfg.run))
+    with Run.open(cfg.run, to_dict(cfg), "pretrain") as run, Progress(cfg.steps, "pretrain") as progress:
+        checkpoint = latest_checkpoint(run.folder)
+        if checkpoint:
+            learner.load(checkpoint.folder)
+        step = checkpoint.step if checkpoint else 0
+        run.rewind(checkpoint.step if checkpoint else None)
+        while step < cfg.steps:
+            start = time.perf_counter()
+            batches = make_batches(tokenizer, learner, cfg, step)
+            metrics = update(learner, batches, learning_rate(cfg.optim, step, cfg.steps))
+            step += 1
+            metrics["seconds/step"] = time.perf_counter() - start
+            metrics["tokens_per_second"] = sum(len(batch.tokens_T) for batch in batches) / metrics["seconds/step"]
+            run.log(step, metrics)
+            progress.show(step, metrics)
+            if step == cfg.steps or (cfg.eval_every and step % cfg.eval_every == 0):
+                sampler.load_weights(learner.publish(), version=step)
+                metrics = evaluate(
+                    sampler, tokenizer, eval_cfg, run.folder / "evals", step, partial(progress.status, "evaluate")
+                )
+                run.log(step, metrics)
+                progress.show(step, metrics)
+            if step % cfg.save_every == 0 or step == cfg.steps:
+                save_checkpoint(run.folder, step, learner.save, {}, cfg.keep_checkpoints)
+            if step == cfg.stop_after:
+                return
+
+
+def llama_config(shape: ModelShape, vocab_size: int) -> TransformerConfig:
+    """Llama's architecture, the format that transformers and vLLM load with any tokenizer."""
+    return TransformerConfig(
+        model_type="llama",
+        vocab_size=vocab_size,
+        hidden=shape.hidden,
+        layers=shape.layers,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.hidden // shape.heads,
+        mlp=shape.mlp,
+        context=shape.context,
+        tie_embeddings=True,
+    )
+
+
+def make_batches(tokenizer: PreTrainedTokenizerBase, learner: Learner, cfg: PretrainConfig, step: int) -> list[Batch]:
+    """Whole documents of one step, about `tokens_per_step` tokens, each ended by the end-of-sequence token."""
+    stream = corpus.documents(cfg.seed, step)
+    sequences: list[Packable] = []
+    tokens = 0
+    while tokens < cfg.tokens_per_step:
+        for ids in tokenizer(list(itertools.islice(stream, 64)), add_special_tokens=False)["input_ids"]:
+            if tokens < cfg.tokens_per_step:
+                ids = tuple(ids[: cfg.shape.context - 1]) + (tokenizer.eos_token_id,)
+                sequences.append(Packable(ids, prompt_length=0))
+                tokens += len(ids)
+    plan = microbatches([len(sequence.tokens) for sequence in sequences], cfg.tokens_per_microbatch)
+    return [pack([sequences[i] for i in part], learner.device) for part in plan]
+
+
+def update(learner: Learner, batches: list[Batch], lr: float) -> Metrics:
+    """One optimizer step. Raises FloatingPointError if its gradient is not finite."""
+    num_tokens = sum(batch.labels_N.numel() for batch in batches)
+
+    def loss(logprobs_N: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        del batch
+        return nll_loss(logprobs_N, num_tokens)
+
+    nll = sum(learner.forward_backward(batch, loss)["loss/nll"].item() for batch in batches)
+    return {"loss/nll": nll, "grad_norm": learner.optim_step(lr), "lr": lr}

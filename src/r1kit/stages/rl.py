@@ -1,0 +1,274 @@
+"""R1-Zero: pure RL on a base model with GRPO (R1 section 2; DeepSeekMath algorithm 1).
+
+    r1kit rl demo                          # 2 CPU cores, minutes
+    r1kit rl r1-zero --model PATH          # the paper's settings
+
+Sample a group of completions per problem, score them by rule, compare each with its group, take the policy steps.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from r1kit.algo.advantages import group_advantages, informative_groups, overlong_penalty
+from r1kit.algo.losses import grpo_loss, token_weights
+from r1kit.algo.packing import Batch, Packable, microbatches, pack
+from r1kit.algo.schedule import learning_rate, length_cap, reference_is_due
+from r1kit.config import AlgoConfig, EvalConfig, RLConfig, to_dict
+from r1kit.model.device import resolve_device, resolve_dtype
+from r1kit.model.hf import load_model, model_folder
+from r1kit.model.tokenizer import load_tokenizer
+from r1kit.rewards.reflection import count_reflection_words
+from r1kit.run import Progress, Run
+from r1kit.sampling.base import Sampler
+from r1kit.sampling.local import LocalSampler
+from r1kit.tasks import ProblemSet, load_problems, mix
+from r1kit.training.base import Learner
+from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
+from r1kit.training.evaluation import evaluate
+from r1kit.training.learner import LocalLearner
+from r1kit.training.rollout import Group, sample_groups
+from r1kit.types import Metrics, Sample, SamplingParams
+
+
+def main(cfg: RLConfig) -> None:
+    """Train, evaluating and saving on the way. Run again with the same config, it resumes."""
+    device = resolve_device(cfg.device)
+    problem_sets = [load_problems(task, "train", cfg.seed) for task in cfg.tasks]
+    tokenizer = load_tokenizer(model_folder(cfg.model))
+    model = load_model(cfg.model, resolve_dtype(cfg.dtype, device), device)
+    learner = LocalLearner(
+        model, tokenizer, cfg.optim, temperature=cfg.temperature, with_reference=cfg.algo.kl_coef > 0
+    )
+    sampler = LocalSampler(tokenizer, rows=cfg.rows)
+    with Run.open(cfg.run, to_dict(cfg), "rl") as run, Progress(cfg.steps, "rl") as progress:
+        checkpoint = latest_checkpoint(run.folder)
+        if checkpoint:
+            learner.load(checkpoint.folder)
+        step = checkpoint.step if checkpoint else 0
+        run.rewind(checkpoint.step if checkpoint else None)
+
+        def evaluate_now() -> None:
+            sampler.load_weights(learner.publish(), version=step)
+            show = partial(progress.status, "evaluate")
+            metrics = evaluate(sampler, tokenizer, eval_config(cfg), run.folder / "evals", step, show)
+            run.log(step, metrics)
+            progress.show(step, metrics)
+
+        if step == 0 and cfg.eval_every:
+            evaluate_now()
+        while step < cfg.steps:
+            start = time.perf_counter()
+            sampler.load_weights(learner.publish(), version=step)
+            groups, metrics = collect(sampler, tokenizer, problem_sets, cfg, step, partial(progress.status, "sample"))
+            run.log_samples(step + 1, [group[0] for group in groups[:4]])
+            trained = time.perf_counter()
+            for batches in rollout_batches(groups, learner, cfg, step):
+                try:
+                    metrics |= update(learner, batches, cfg, step)
+                except FloatingPointError as error:
+                    raise bad_batch(run.folder, step + 1, groups, error) from error
+                step += 1
+                if cfg.algo.kl_coef > 0 and reference_is_due(step, cfg.algo.reference_every):
+                    learner.update_reference()
+                now = time.perf_counter()
+                metrics |= {"policy_version": step, "seconds/train": now - trained, "seconds/step": now - start}
+                run.log(step, metrics)
+                progress.show(step, metrics)
+                metrics, start, trained = {}, now, now
+            if cfg.eval_every and (step % cfg.eval_every == 0 or step == cfg.steps):
+                evaluate_now()
+            if step % cfg.save_every == 0 or step == cfg.steps:
+                save_checkpoint(run.folder, step, learner.save, {}, cfg.keep_checkpoints)
+            if step == cfg.stop_after:
+                return
+
+
+def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingPointError) -> FloatingPointError:
+    """Save the rollout whose update failed; the error that says where. The weights are those before the update."""
+    path = folder / f"bad-batch-{step:06d}.jsonl"
+    rows = [
+        {
+            "id": s.problem.id,
+            "prompt_tokens": s.prompt_tokens,
+            "tokens": s.completion.tokens,
+            "sampler_logprobs": s.completion.sampler_logprobs,
+            "reward": s.score.reward,
+            "advantage": s.advantage,
+        }
+        for group in groups
+        for s in group
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return FloatingPointError(
+        f"step {step}: {error}; the rollout is in {path}. Lower --optim.lr or --optim.grad-clip, or use --dtype fp32; "
+        f"the same command goes on from the last checkpoint"
+    )
+
+
+def eval_config(cfg: RLConfig) -> EvalConfig:
+    """The run's evaluation: `cfg.eval` with the run's own tasks and template."""
+    return replace(cfg.eval, model=str(cfg.run), tasks=cfg.tasks, template=cfg.template)
+
+
+def collect(
+    sampler: Sampler, tokenizer: PreTrainedTokenizerBase, problem_sets: list[ProblemSet], cfg: RLConfig, step: int,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[Group], Metrics]:  # fmt: skip
+    """One rollout: scored groups with their advantages.
+
+    With dynamic sampling (DAPO section 3.2), groups whose rewards are all equal are replaced by groups of further
+    problems, for at most `algo.dynamic_sampling` more rounds.
+    """
+    cap = length_cap(step, cfg.max_new_tokens, cfg.raise_cap_at, cfg.raised_cap)
+    params = SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cap, (tokenizer.eos_token_id,))  # type: ignore[arg-type]
+    wanted = cfg.problems_per_step * cfg.minibatches
+    problems = mix(problem_sets, step, wanted * (1 + cfg.algo.dynamic_sampling))
+    every: list[Group] = []
+    kept: list[Group] = []
+    seconds = {"seconds/sample": 0.0, "seconds/score": 0.0}
+    for start in range(0, len(problems), wanted):
+        groups, took = sample_groups(
+            sampler, tokenizer, problems[start : start + wanted], params, cfg.group_size,
+            template=cfg.template, seed=f"{cfg.seed}/{step}", reward=cfg.reward, on_progress=on_progress,
+        )  # fmt: skip
+        seconds = {name: seconds[name] + took[name] for name in seconds}
+        groups = [[with_overlong_penalty(sample, cap, cfg.algo) for sample in group] for group in groups]
+        every += groups
+        informative_P = informative_groups(rewards_of(groups)).tolist()
+        kept += [g for g, useful in zip(groups, informative_P, strict=True) if useful or not cfg.algo.dynamic_sampling]
+        if len(kept) >= wanted:
+            break
+    kept = kept[:wanted]
+    metrics = rollout_metrics(every, seconds)
+    if not kept:
+        return [], metrics
+    advantages_PG = group_advantages(rewards_of(kept), cfg.algo.advantage).tolist()
+    return [
+        [replace(sample, advantage=advantage) for sample, advantage in zip(group, advantages, strict=True)]
+        for group, advantages in zip(kept, advantages_PG, strict=True)
+    ], metrics
+
+
+def rewards_of(groups: Sequence[Group]) -> Tensor:
+    return torch.tensor([[sample.score.reward for sample in group] for group in groups])
+
+
+def with_overlong_penalty(sample: Sample, cap: int, algo: AlgoConfig) -> Sample:
+    penalty = overlong_penalty(len(sample.completion.tokens), cap, algo.overlong_buffer, algo.overlong_penalty)
+    if penalty == 0:
+        return sample
+    score = sample.score
+    return replace(
+        sample, score=replace(score, reward=score.reward + penalty, parts=score.parts | {"overlong": penalty})
+    )
+
+
+def rollout_metrics(groups: Sequence[Group], seconds: Metrics) -> Metrics:
+    """What the run's curves show of one rollout; equal groups count here even when dynamic sampling drops them."""
+    samples = [sample for group in groups for sample in group]
+    lengths = [len(sample.completion.tokens) for sample in samples]
+    equal = 1 - informative_groups(rewards_of(groups)).float().mean().item()
+    return {
+        "reward/mean": fmean(sample.score.reward for sample in samples),
+        "reward/accuracy": fmean(sample.score.parts.get("accuracy", 0.0) for sample in samples),
+        "reward/format": fmean(sample.score.parts.get("format", 0.0) for sample in samples),
+        "reward/solved_groups": fmean(any(sample.score.verdict == "right" for sample in group) for group in groups),
+        "reward/equal_groups": equal,
+        "verdict/undecided": fmean(sample.score.verdict == "undecided" for sample in samples),
+        "length/mean": fmean(lengths),
+        "length/max": max(lengths),
+        "length/truncated": fmean(sample.completion.finish_reason == "length" for sample in samples),
+        "reflection/mean": fmean(count_reflection_words(sample.completion.text) for sample in samples),
+        "tokens_per_second": sum(lengths) / seconds["seconds/sample"],
+        **seconds,
+    }
+
+
+def rollout_batches(groups: Sequence[Group], learner: Learner, cfg: RLConfig, step: int) -> list[list[Batch]]:
+    """The micro-batches of each optimizer step of this rollout, with the log-probs that the loss needs.
+
+    pi_old and pi_ref are those of the rollout, so their log-probs are computed here, before the first update.
+    """
+    parts = minibatches(groups, cfg, step)
+    packed = [make_batches(part, learner, cfg, step) for part in parts]
+    for batch in (batch for batches in packed for batch in batches):
+        # With one step per rollout the policy being trained is the one that sampled, and pi_old is its own value.
+        if cfg.steps_per_rollout > 1:
+            batch.old_logprobs_N = learner.logprobs(batch)
+        if cfg.algo.kl_coef > 0:
+            batch.ref_logprobs_N = learner.reference_logprobs(batch)
+    return packed
+
+
+def minibatches(groups: Sequence[Group], cfg: RLConfig, step: int) -> list[list[Sample]]:
+    """The rollout's samples, at random into `cfg.minibatches` parts for each epoch (R1-Zero: 8,192 outputs into 16)."""
+    samples = [sample for group in groups for sample in group]
+    parts = []
+    for epoch in range(cfg.inner_epochs):
+        order = list(range(len(samples)))
+        if cfg.minibatches > 1:
+            random.Random(f"{cfg.seed}/{step}/{epoch}").shuffle(order)
+        size = -(-len(order) // cfg.minibatches)
+        parts += [[samples[i] for i in order[part * size : (part + 1) * size]] for part in range(cfg.minibatches)]
+    return parts
+
+
+def make_batches(samples: Sequence[Sample], learner: Learner, cfg: RLConfig, step: int) -> list[Batch]:
+    """The packed micro-batches of one optimizer step."""
+    kept = [sample for sample in samples if sample.completion.tokens]
+    if cfg.algo.mask_truncated:
+        kept = [sample for sample in kept if sample.completion.finish_reason != "length"]
+    lengths_S = torch.tensor([len(sample.completion.tokens) for sample in kept])
+    weights_S = token_weights(
+        lengths_S, cfg.algo.aggregation, num_sequences=len(kept), num_tokens=int(lengths_S.sum()),
+        length_cap=length_cap(step, cfg.max_new_tokens, cfg.raise_cap_at, cfg.raised_cap),
+    ).tolist()  # fmt: skip
+    # A sample of advantage 0 has a gradient only through the KL term.
+    used = [i for i, sample in enumerate(kept) if sample.advantage != 0 or cfg.algo.kl_coef > 0]
+    sequences = [
+        Packable(
+            tokens=kept[i].prompt_tokens + kept[i].completion.tokens,
+            prompt_length=len(kept[i].prompt_tokens),
+            advantage=kept[i].advantage,
+            weight=weights_S[i],
+            sampler_logprobs=kept[i].completion.sampler_logprobs,
+        )
+        for i in used
+    ]
+    plan = microbatches([len(sequence.tokens) for sequence in sequences], cfg.tokens_per_microbatch)
+    return [pack([sequences[i] for i in part], learner.device) for part in plan]
+
+
+def update(learner: Learner, batches: Sequence[Batch], cfg: RLConfig, step: int) -> Metrics:
+    """One optimizer step on one minibatch. Raises FloatingPointError if its gradient is not finite."""
+    num_tokens = sum(batch.labels_N.numel() for batch in batches)
+    if num_tokens == 0:
+        return {"lr": 0.0, "grad_norm": 0.0}
+
+    def loss(logprobs_N: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        old_logprobs_N = logprobs_N.detach() if batch.old_logprobs_N is None else batch.old_logprobs_N
+        return grpo_loss(
+            logprobs_N, old_logprobs_N, batch.ref_logprobs_N, batch.advantages_N, batch.weights_N, batch.sequence_N,
+            batch.num_sequences, cfg.algo, batch.sampler_logprobs_N, num_tokens=num_tokens,
+        )  # fmt: skip
+
+    sums: dict[str, Tensor] = {}
+    for batch in batches:
+        for name, value in learner.forward_backward(batch, loss).items():
+            sums[name] = sums[name] + value if name in sums else value
+    lr = learning_rate(cfg.optim, step, cfg.steps)
+    grad_norm = learner.optim_step(lr)
+    metrics = {name: value.item() for name, value in sums.items()}
+    return metrics | {"entropy": metrics["entropy"] / num_tokens, "grad_norm": grad_norm, "lr": lr}

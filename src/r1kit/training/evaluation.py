@@ -1,0 +1,99 @@
+"""Score a policy on held-out problems: evals/step-000020.json (numbers) and .jsonl (every completion behind them)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1kit.config import EvalConfig, RewardConfig, to_dict
+from r1kit.model.chat import render_prompt
+from r1kit.rewards.reflection import count_reflection_words
+from r1kit.run import write_json_atomic, write_text_atomic
+from r1kit.sampling.base import Sampler
+from r1kit.scoring.passk import GradedSample, summarise
+from r1kit.tasks import load_problems
+from r1kit.training.rollout import Group, sample_groups
+from r1kit.types import Metrics, Sample, SamplingParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def evaluate(
+    sampler: Sampler,
+    tokenizer: PreTrainedTokenizerBase,
+    cfg: EvalConfig,
+    folder: Path,
+    step: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Metrics:
+    """Sample `cfg.num_samples` completions of `cfg.num_problems` problems of each task, score them, write both files.
+
+    Returns the metrics of metrics.jsonl: `eval/<task>/pass@1` and so on, `eval/all/...` over all problems. The problems
+    and the random numbers depend on `cfg` only, so evaluations of one run are paired.
+    """
+    start = time.perf_counter()
+    problem_sets = [load_problems(task, cfg.split, cfg.seed) for task in cfg.tasks]
+    problems = [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
+    stops = (tokenizer.eos_token_id,)
+    params = SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cfg.max_new_tokens, stops)  # type: ignore[arg-type]
+    groups, _ = sample_groups(
+        sampler, tokenizer, problems, params, cfg.num_samples,
+        template=cfg.template, seed=f"eval/{cfg.seed}", reward=RewardConfig(), on_progress=on_progress,
+    )  # fmt: skip
+    by_task: dict[str, list[Group]] = {}
+    for group in groups:
+        by_task.setdefault(group[0].problem.task, []).append(group)
+    if len(by_task) > 1:
+        by_task["all"] = groups
+    results = {task: summarise([[graded(s) for s in group] for group in members]) for task, members in by_task.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_row(group, render_prompt(cfg.template, group[0].problem.messages, tokenizer).text) for group in groups]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text_atomic(folder / f"step-{step:06d}.jsonl", lines)
+    write_json_atomic(
+        folder / f"step-{step:06d}.json", {"step": step, "policy": sampling_policy(cfg), "results": results}
+    )
+    metrics = {f"eval/{task}/{name}": value for task, values in results.items() for name, value in values.items()}
+    if "all" not in results:
+        metrics |= {f"eval/all/{name}": value for values in results.values() for name, value in values.items()}
+    return metrics | {"seconds/eval": time.perf_counter() - start}
+
+
+def sampling_policy(cfg: EvalConfig) -> dict[str, Any]:
+    """What a score depends on besides the model; printed beside every number."""
+    names = ("split", "num_problems", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "template")
+    settings = to_dict(cfg)
+    return {name: settings[name] for name in (*names, "seed")}
+
+
+def graded(sample: Sample) -> GradedSample:
+    return GradedSample(
+        right=sample.score.verdict == "right",
+        undecided=sample.score.verdict == "undecided",
+        answer=sample.score.extracted,
+        tokens=len(sample.completion.tokens),
+        truncated=sample.completion.finish_reason == "length",
+        reflection=count_reflection_words(sample.completion.text),
+    )
+
+
+def _row(group: Sequence[Sample], prompt: str) -> dict[str, Any]:
+    problem = group[0].problem
+    completions = [
+        {
+            "text": sample.completion.text,
+            "verdict": sample.score.verdict,
+            "extracted": sample.score.extracted,
+            "reason": sample.score.reason,
+            "reward": sample.score.reward,
+            "tokens": len(sample.completion.tokens),
+            "reflection": count_reflection_words(sample.completion.text),
+            "finish_reason": sample.completion.finish_reason,
+        }
+        for sample in group
+    ]
+    return {"id": problem.id, "task": problem.task, "prompt": prompt, "gold": problem.gold, "completions": completions}

@@ -1,0 +1,80 @@
+"""Configs check themselves and survive config.json; presets hold the paper's numbers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1kit import presets
+from r1kit.config import AlgoConfig, ChatConfig, EvalConfig, ModelShape, OptimConfig, RLConfig, from_dict, to_dict
+
+CONFIGS = {
+    **{f"rl {name}": config for name, (_, config) in presets.RL.items()},
+    **{f"pretrain {name}": config for name, (_, config) in presets.PRETRAIN.items()},
+    **{f"algo {name}": config for name, config in presets.ALGOS.items()},
+    "evaluate": EvalConfig(model="m", out=Path("somewhere")),
+    "chat": ChatConfig(model="m"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_survives_json(name):
+    config = CONFIGS[name]
+    assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("table", [presets.RL, presets.PRETRAIN])
+def test_presets_are_described_and_write_apart(table):
+    assert all(description for description, _ in table.values())
+    runs = [config.run for _, config in table.values()]
+    assert len(set(runs)) == len(runs)
+
+
+def test_unknown_field_is_named():
+    with pytest.raises(ValueError, match=r"OptimConfig has no field \['speed'\]"):
+        from_dict(OptimConfig, {"speed": 1})
+
+
+def test_r1_zero_has_the_papers_numbers():
+    _, config = presets.RL["r1-zero"]
+    outputs_per_rollout = config.problems_per_step * config.group_size * config.minibatches
+    assert outputs_per_rollout == 8192
+    assert config.problems_per_step * config.group_size == 512
+    assert (config.optim.lr, config.algo.kl_coef, config.algo.reference_every) == (3e-6, 0.001, 400)
+    assert (config.steps, config.inner_epochs, config.temperature) == (10_400, 1, 1.0)
+    assert (config.max_new_tokens, config.raised_cap) == (32_768, 65_536)
+    nearest_rollouts = {8_192, 8_208}  # to the paper's "8.2k", in steps of 16
+    assert config.raise_cap_at in nearest_rollouts
+    _, qwen = presets.RL["r1-zero-qwen-32b"]
+    assert (qwen.optim.lr, qwen.algo.kl_coef, qwen.group_size, qwen.max_new_tokens) == (2e-6, 0.001, 16, 32_768)
+    assert qwen.raise_cap_at == 0
+
+
+def test_variants_differ_from_grpo_where_their_papers_do():
+    grpo, gspo, dapo, dr_grpo = (presets.ALGOS[name] for name in ("grpo", "gspo", "dapo", "dr-grpo"))
+    assert (grpo.advantage, grpo.ratio, grpo.aggregation) == ("group-std", "token", "sequence")
+    assert (gspo.ratio, gspo.clip_low, gspo.clip_high) == ("sequence", 3e-4, 4e-4)
+    assert (dapo.aggregation, dapo.clip_low, dapo.clip_high) == ("token", 0.2, 0.28)
+    assert dapo.dynamic_sampling > 0
+    assert (dr_grpo.advantage, dr_grpo.aggregation) == ("group-mean", "constant")
+    assert gspo.kl_coef == dapo.kl_coef == dr_grpo.kl_coef == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimConfig(lr=-1), "--optim.lr is -1"),
+        (lambda: AlgoConfig(kl_coef=-0.1), "--algo.kl-coef is -0.1"),
+        (lambda: EvalConfig(num_samples=0), "--num-samples is 0"),
+        (lambda: RLConfig(group_size=1), "--group-size is 1"),
+        (lambda: RLConfig(steps=10, minibatches=4), "--steps 10 must be a multiple"),
+        (lambda: replace(presets.rl_r1_zero(), save_every=100), "--save-every 100 must be a multiple"),
+        (lambda: RLConfig(raise_cap_at=10, raised_cap=100), "--raised-cap 100 must be above"),
+        (lambda: ModelShape(hidden=100, heads=8), "--shape.hidden 100"),
+        (lambda: ChatConfig(top_p=0), "--top-p is 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_flag(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
