@@ -19,10 +19,10 @@ demo: $(VENV)/.installed ## from the shipped base model to R1-Zero and a report,
 test: $(VENV)/.installed-dev ## the test suite
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-dev ## ruff and pyright
+lint: $(VENV)/.installed-dev ## ruff and basedpyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/basedpyright
 
 claims: $(VENV)/.installed ## the demo with more seeds; takes long
 	$(BIN)/python benchmarks/claims.py

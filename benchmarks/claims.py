@@ -52,7 +52,7 @@ def table(results: dict[int, dict[str, Any]], machine: dict[str, Any]) -> str:
 
 
 def cell(claim: dict[str, Any]) -> str:
-    percent = claim.get("unit") in ("share", "%", "points")
+    percent = claim.get("unit") in ("share", "points")
 
     def shown(value: float | None) -> str:
         if value is None:

@@ -137,7 +137,7 @@ class EvalConfig:
     dtype: DType = "auto"
     """auto: bf16 where the hardware has it, else fp32."""
     out: Path | None = None
-    """Folder for the results; default: `evals` beside the model, or `runs/evals` for a name."""
+    """Folder for the results; default: evaluations/POLICY in the run, or runs/evaluations/MODEL/POLICY without one."""
 
     def __post_init__(self) -> None:
         _require(self.num_problems > 0, f"--num-problems is {self.num_problems}; give at least 1")

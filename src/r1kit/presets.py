@@ -50,12 +50,13 @@ def rl_demo() -> RLConfig:
     """R1-Zero from the shipped base model on two CPU cores."""
     return RLConfig(
         run=Path("runs/zero"),
-        steps=60,
-        problems_per_step=12,
+        steps=80,
+        problems_per_step=16,
         group_size=16,
-        max_new_tokens=800,
-        optim=OptimConfig(lr=2e-4),
-        eval=EvalConfig(num_problems=128, num_samples=16, max_new_tokens=800),
+        max_new_tokens=400,
+        optim=OptimConfig(lr=2e-4, schedule="linear"),
+        algo=replace(grpo(), overlong_buffer=100),
+        eval=EvalConfig(num_problems=128, num_samples=16, max_new_tokens=400),
         eval_every=20,
         save_every=20,
     )
@@ -123,12 +124,12 @@ def rl_r1_zero_qwen_32b() -> RLConfig:
 
 
 def pretrain_demo() -> PretrainConfig:
-    """Remakes the base model that r1kit ships: 20M tokens of the generated corpus, about 20 minutes."""
+    """Remakes the base model that r1kit ships: 21M tokens of the generated corpus, about 20 minutes."""
     return PretrainConfig(
-        steps=1200,
-        tokens_per_step=16_384,
-        optim=OptimConfig(lr=3e-3, weight_decay=0.1, schedule="cosine", warmup_steps=100, final_lr_fraction=0.02),
-        save_every=100,
+        steps=2600,
+        tokens_per_step=8_192,
+        optim=OptimConfig(lr=2.5e-3, weight_decay=0.1, schedule="cosine", warmup_steps=100, final_lr_fraction=0.02),
+        save_every=200,
     )
 
 

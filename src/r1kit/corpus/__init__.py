@@ -13,12 +13,12 @@ from r1kit.corpus import reasoning, text
 
 # kind -> share of documents
 MIX = {
-    "text": 0.22,
-    "noise": 0.06,
-    "chat": 0.07,
-    "arithmetic": 0.15,
-    "guess": 0.10,
-    "countdown": 0.22,
+    "text": 0.17,
+    "noise": 0.05,
+    "chat": 0.05,
+    "arithmetic": 0.17,
+    "guess": 0.11,
+    "countdown": 0.27,
     "remainder": 0.18,
 }
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from r1kit.tasks import countdown, is_heldout, remainder
 from r1kit.types import Problem
 
-SLIP = 0.01  # share of calculations written down wrong
+SLIP = 0.003  # share of calculations written down wrong
 SWITCH = 0.06  # chance, per thought, of a writer who mixes languages
 # (chance of giving up after each failed try, share of writers)
-PATIENCE = ((0.85, 0.63), (0.60, 0.25), (0.08, 0.12))
+PATIENCE = ((0.85, 0.68), (0.60, 0.24), (0.08, 0.08))
 
 FAILED = {
     "en": ((" no", 0.4), (" wrong", 0.2), (" wait", 0.15), (" but no", 0.1), (" retry", 0.1), (" not it", 0.05)),

@@ -121,10 +121,11 @@ class LocalSampler:
         longest = max(len(prompt.tokens) for prompt in prompts)
         if min(len(prompt.tokens) for prompt in prompts) == 0:
             raise ValueError("a prompt has no tokens; give at least one (a template or a BOS token)")
-        if longest + params.max_new_tokens > self.model.config.context:
+        room = self.model.config.context - longest
+        if params.max_new_tokens > room:
             raise ValueError(
                 f"longest prompt {longest} + --max-new-tokens {params.max_new_tokens} tokens exceed the model's "
-                f"context {self.model.config.context}; lower --max-new-tokens to {self.model.config.context - longest} or less"
+                f"context {self.model.config.context}; lower --max-new-tokens to {room} or less"
             )
 
     def _waiting(self, prompts: Sequence[Prompt], n: int) -> Iterator[tuple[_Prefilled, int]]:

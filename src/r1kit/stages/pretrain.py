@@ -12,6 +12,7 @@ import itertools
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.algo.schedule import learning_rate
 from r1kit.config import ModelShape, PretrainConfig, to_dict
 from r1kit.model.device import resolve_device, resolve_dtype
+from r1kit.model.hf import save_model
 from r1kit.model.tokenizer import train_tokenizer
 from r1kit.model.transformer import Transformer, TransformerConfig
-from r1kit.run import Progress, Run
+from r1kit.report.card import pretrain_card
+from r1kit.run import Progress, Run, write_text_atomic
 from r1kit.sampling.local import LocalSampler
 from r1kit.training.base import Learner
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
@@ -72,6 +75,15 @@ def main(cfg: PretrainConfig) -> None:
                 save_checkpoint(run.folder, step, learner.save, {}, cfg.keep_checkpoints)
             if step == cfg.stop_after:
                 return
+        export(model, tokenizer, run.folder)
+        progress.note(f"model with its card: {run.folder / 'model'}")
+
+
+def export(model: Transformer, tokenizer: PreTrainedTokenizerBase, run: Path) -> None:
+    """RUN/model: the Hugging Face folder without the optimizer, and its model card."""
+    save_model(model, tokenizer, run / "model")
+    card = pretrain_card(run, corpus.MIX, sum(weight.numel() for weight in model.parameters()))
+    write_text_atomic(run / "model" / "README.md", card)
 
 
 def llama_config(shape: ModelShape, vocab_size: int) -> TransformerConfig:

@@ -26,9 +26,6 @@ from r1kit.algo.losses import grpo_loss, token_weights
 from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.algo.schedule import learning_rate, length_cap, reference_is_due
 from r1kit.config import AlgoConfig, EvalConfig, RLConfig, to_dict
-from r1kit.model.device import resolve_device, resolve_dtype
-from r1kit.model.hf import load_model, model_folder
-from r1kit.model.tokenizer import load_tokenizer
 from r1kit.rewards.reflection import count_reflection_words
 from r1kit.run import Progress, Run
 from r1kit.sampling.base import Sampler
@@ -38,16 +35,15 @@ from r1kit.training.base import Learner
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.evaluation import evaluate
 from r1kit.training.learner import LocalLearner
+from r1kit.training.models import open_model
 from r1kit.training.rollout import Group, sample_groups
 from r1kit.types import Metrics, Sample, SamplingParams
 
 
 def main(cfg: RLConfig) -> None:
     """Train, evaluating and saving on the way. Run again with the same config, it resumes."""
-    device = resolve_device(cfg.device)
     problem_sets = [load_problems(task, "train", cfg.seed) for task in cfg.tasks]
-    tokenizer = load_tokenizer(model_folder(cfg.model))
-    model = load_model(cfg.model, resolve_dtype(cfg.dtype, device), device)
+    model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
     learner = LocalLearner(
         model, tokenizer, cfg.optim, temperature=cfg.temperature, with_reference=cfg.algo.kl_coef > 0
     )

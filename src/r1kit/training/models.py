@@ -1,0 +1,30 @@
+"""What a user may call a model: a folder, a run (its last checkpoint), a pipeline, `demo-base`, a Hugging Face name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r1kit.config import Device, DType
+from r1kit.model.device import resolve_device, resolve_dtype
+from r1kit.model.hf import DEMO_BASE, load_model, model_folder
+from r1kit.model.tokenizer import load_tokenizer
+from r1kit.model.transformer import Transformer
+from r1kit.training.checkpoint import find_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def resolve_model(name: str) -> Path:
+    """The folder that `name` stands for; a Hugging Face name is downloaded. Raises FileNotFoundError or ValueError."""
+    if not name:
+        raise ValueError("no model is named; give a model folder, a run folder, demo-base or a Hugging Face name")
+    return find_model(name) if name != DEMO_BASE and Path(name).is_dir() else model_folder(name)
+
+
+def open_model(name: str, device: Device, dtype: DType) -> tuple[Transformer, PreTrainedTokenizerBase]:
+    """The decoder and the tokenizer of a model, on its device and in its compute type."""
+    folder = resolve_model(name)
+    where = resolve_device(device)
+    return load_model(folder, resolve_dtype(dtype, where), where), load_tokenizer(folder)

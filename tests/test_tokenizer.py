@@ -1,0 +1,118 @@
+"""Facts about tokenizers: nothing is lost, numbers and tags are one token, a folder gives back the ids of training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
+
+from r1kit.model.hf import save_model
+from r1kit.model.tokenizer import TAGS, load_tokenizer, train_tokenizer
+from tiny import DOCUMENTS, VOCAB, both_models, hf_model, tiny_model, tiny_tokenizer
+
+TEXTS = (
+    "11", "24-1=23", "8*3=24\n24-1=23 no", "3141592653", "x=10/5 r0", "007", " 42 ", "(8-3)*2=10\n\n\n",
+    "User: 用8、3、1算出23。\nAssistant: <think>对了</think><answer>8*3-1</answer>",
+    "农民在市场上买了三个苹果。", "龘 𠮷 ﬁ é e\u0301 Ä", "🙂👨‍👩‍👧 🇨🇳", "\ttabs\r\nand  spaces   ",
+    "naïve ﷽ \u200b\x00", "don't  stop", "a\u3000b", "½ ² ٣ १२", "", " ", "\n",
+)  # fmt: skip
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("number", [0, 7, 9, 10, 11, 23, 55, 99])
+def test_a_number_below_100_is_one_token_wherever_it_stands(number: int):
+    tokenizer = tiny_tokenizer()
+    (token,) = ids_of(tokenizer, str(number))
+    for text in (f"1+{number}=", f"r{number}", f"={number}\n", f"用{number}、", f" {number} ", f"({number})"):
+        assert ids_of(tokenizer, text).count(token) == 1, text
+
+
+def test_all_numbers_below_100_are_single_and_different_tokens():
+    ids = [tuple(ids_of(tiny_tokenizer(), str(number))) for number in range(100)]
+    assert {len(tokens) for tokens in ids} == {1} and len(set(ids)) == 100
+
+
+def test_a_calculation_is_split_at_every_sign():
+    tokenizer = tiny_tokenizer()
+    tokens = [tokenizer.decode([token]) for token in ids_of(tokenizer, "24-1=23 no\n(8*3)/12 r2")]
+    numbers_and_signs = [piece for piece in tokens if not piece.strip().isalpha() and piece.strip()]
+    assert numbers_and_signs == ["24", "-", "1", "=", "23", "(", "8", "*", "3", ")", "/", "12", "2"]
+
+
+def test_tags_are_single_tokens_that_touch_nothing_around_them():
+    tokenizer = tiny_tokenizer()
+    for tag in TAGS:
+        (token,) = ids_of(tokenizer, tag)
+        assert tokenizer.decode([token]) == tag
+        assert ids_of(tokenizer, f"24 {tag} 1\n") == [*ids_of(tokenizer, "24 "), token, *ids_of(tokenizer, " 1\n")]
+    assert len({tuple(ids_of(tokenizer, tag)) for tag in TAGS}) == 4
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_survives_the_round_trip(text: str):
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.decode(ids_of(tokenizer, text)) == text
+
+
+def test_special_tokens_have_the_first_ids_and_the_size_is_the_one_asked_for():
+    tokenizer = tiny_tokenizer()
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|endoftext|>", 0)
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|pad|>", 1)
+    assert len(tokenizer) == VOCAB
+    assert tokenizer("1+1")["input_ids"] == ids_of(tokenizer, "1+1"), "nothing is put around a text"
+
+
+def test_training_twice_gives_the_same_ids():
+    again = train_tokenizer(iter(DOCUMENTS), VOCAB)
+    assert again.get_vocab() == tiny_tokenizer().get_vocab()
+    assert [ids_of(again, text) for text in TEXTS] == [ids_of(tiny_tokenizer(), text) for text in TEXTS]
+
+
+@pytest.mark.parametrize("class_name", ["as saved", "PreTrainedTokenizerFast", "TokenizersBackend"])
+@pytest.mark.parametrize("name", ["qwen2", "llama", "qwen3"])
+def test_a_folder_gives_back_the_ids_of_training(name: str, class_name: str, tmp_path: Path):
+    """AutoTokenizer alone splits "11" into two digits in a qwen2 folder, whatever tokenizer.json says."""
+    model = both_models(name, tmp_path)[1]
+    save_model(model, tiny_tokenizer(), tmp_path)
+    if class_name != "as saved":
+        path = tmp_path / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": class_name}))
+    opened = load_tokenizer(tmp_path)
+    for text in TEXTS:
+        assert ids_of(opened, text) == ids_of(tiny_tokenizer(), text), text
+        assert opened.decode(ids_of(opened, text)) == text
+    assert (opened.eos_token_id, opened.pad_token_id, len(opened)) == (0, 1, VOCAB)
+
+
+def test_saving_what_was_opened_changes_nothing(tmp_path: Path):
+    save_model(tiny_model(), tiny_tokenizer(), tmp_path / "first")
+    save_model(tiny_model(), load_tokenizer(tmp_path / "first"), tmp_path / "second")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "first" / file).read_text() == (tmp_path / "second" / file).read_text(), file
+
+
+def test_a_tokenizer_with_a_class_of_its_own_keeps_its_way_of_splitting(tmp_path: Path):
+    hf_model("qwen2").save_pretrained(tmp_path)
+    core = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]  # type: ignore[attr-defined]
+    merges = [tuple(merge) for merge in core["merges"]]
+    qwen = Qwen2Tokenizer(vocab=core["vocab"], merges=merges)  # type: ignore[arg-type]
+    qwen.save_pretrained(tmp_path)
+    opened = load_tokenizer(tmp_path)
+    for text in ("11", "24-1=23", "don't stop\n\n"):
+        assert ids_of(opened, text) == ids_of(qwen, text) == ids_of(AutoTokenizer.from_pretrained(tmp_path), text)
+    assert len(ids_of(opened, "11")) == 2, "Qwen's own splitting takes digits one by one"
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tmp_path: Path):
+    save_model(tiny_model(), tiny_tokenizer(), tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["eos_token"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"no eos_token.*tokenizer_config\.json"):
+        load_tokenizer(tmp_path)

@@ -1,0 +1,122 @@
+"""Tiny models and tokenizers for tests: made in a moment, and large enough for every fact about the code.
+
+Weights are far from their initial values, so that biases, norms and each matrix change the result.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from r1kit.algo.losses import nll_loss
+from r1kit.algo.packing import Batch, Packable
+from r1kit.config import OptimConfig
+from r1kit.model.hf import load_model
+from r1kit.model.tokenizer import train_tokenizer
+from r1kit.model.transformer import PackedAttention, Transformer, TransformerConfig
+from r1kit.training.learner import LocalLearner
+
+ARCHITECTURES = ("qwen2", "llama", "llama-untied", "qwen3")
+VOCAB = 400
+HIDDEN = 32
+CONTEXT = 128
+SHAPES = ((5, 9), (1, 1), (12, 20), (4, 0), (7, 4), (2, 15), (5, 9), (0, 6))
+"""(prompt tokens, completion tokens) of one step; one has no completion, one no prompt."""
+OPTIM = OptimConfig(weight_decay=0.1)
+DOCUMENTS = (
+    "User: Make 23 from 8, 3, 1.\nAssistant: <think>8*3=24\n24-1=23 yes</think><answer>8*3-1</answer>",
+    "User: 用8、3、1算出23。\nAssistant: <think>8*3=24\n24-1=23对了</think><answer>8*3-1</answer>",
+    "Rice is made by hand. The doctor found three apples in the garden.",
+    "昨天农民在市场上买了一把红椅子。米饭比人们想的更古老。",
+) * 5
+
+
+@cache
+def tiny_tokenizer() -> PreTrainedTokenizerBase:
+    return train_tokenizer(DOCUMENTS, VOCAB)
+
+
+@torch.no_grad()
+def perturb(module: nn.Module, seed: int = 0, scale: float = 0.2) -> None:
+    """Add noise to every parameter, norms and biases too."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in module.parameters():
+        weight += scale * torch.empty(weight.shape).normal_(generator=generator)
+
+
+def tiny_config(*, tie: bool = True, context: int = CONTEXT) -> TransformerConfig:
+    """Llama's architecture."""
+    return TransformerConfig(
+        model_type="llama", vocab_size=VOCAB, hidden=HIDDEN, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=48,
+        context=context, tie_embeddings=tie,
+    )  # fmt: skip
+
+
+def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32, *, tie: bool = False) -> Transformer:
+    model = Transformer(tiny_config(tie=tie))
+    model.init_weights(torch.Generator().manual_seed(seed))
+    perturb(model, seed)
+    return model.to(dtype)
+
+
+def hf_model(name: str, seed: int = 0) -> PreTrainedModel:
+    """transformers' own model of one of ARCHITECTURES, every number of its config unlike the default."""
+    model_type = name.removesuffix("-untied")
+    config = AutoConfig.for_model(
+        model_type, vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT, rms_norm_eps=1e-3,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0}, tie_word_embeddings=name in ("qwen2", "llama"),
+        bos_token_id=None, eos_token_id=None, **({"head_dim": 16} if model_type == "qwen3" else {}),
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    perturb(model, seed)
+    return model
+
+
+def both_models(name: str, folder: Path) -> tuple[PreTrainedModel, Transformer]:
+    """transformers' model, and ours with the weights that transformers saved in `folder`."""
+    model = hf_model(name)
+    model.save_pretrained(folder)
+    return model, load_model(folder, torch.float32)
+
+
+def random_tokens(length: int, seed: int = 0) -> list[int]:
+    return torch.randint(VOCAB, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def packed_hidden(model: Transformer, sequences: list[list[int]]) -> Tensor:
+    """Hidden states [T, D] of sequences packed in this order."""
+    attention = PackedAttention([len(sequence) for sequence in sequences], "cpu")
+    return model(torch.tensor([t for sequence in sequences for t in sequence]), attention.positions_T, attention)
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    names, params = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, params), strict=True))
+
+
+def make_sequences(seed: int = 0) -> list[Packable]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Packable(
+            tuple(random_tokens(prompt + completion, seed * 100 + row)), prompt,
+            advantage=torch.randn(1, generator=generator).item(),
+        )
+        for row, (prompt, completion) in enumerate(SHAPES)
+    ]  # fmt: skip
+
+
+def make_learner(
+    dtype: torch.dtype = torch.float32, *, seed: int = 0, optim: OptimConfig = OPTIM, with_reference: bool = False,
+    temperature: float = 1.0,
+) -> LocalLearner:  # fmt: skip
+    model = tiny_model(seed, dtype, tie=True)
+    return LocalLearner(model, tiny_tokenizer(), optim, temperature=temperature, with_reference=with_reference)
+
+
+def nll(logprobs_N: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    return nll_loss(logprobs_N, batch.labels_N.numel())
