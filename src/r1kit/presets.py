@@ -50,15 +50,15 @@ def rl_demo() -> RLConfig:
     """R1-Zero from the shipped base model on two CPU cores."""
     return RLConfig(
         run=Path("runs/zero"),
-        steps=80,
+        steps=120,
         problems_per_step=16,
         group_size=16,
-        max_new_tokens=400,
+        max_new_tokens=320,
         optim=OptimConfig(lr=2e-4, schedule="linear"),
-        algo=replace(grpo(), overlong_buffer=100),
-        eval=EvalConfig(num_problems=128, num_samples=16, max_new_tokens=400),
-        eval_every=20,
-        save_every=20,
+        algo=replace(grpo(), overlong_buffer=80),
+        eval=EvalConfig(num_problems=128, num_samples=16, max_new_tokens=320),
+        eval_every=30,
+        save_every=10,
     )
 
 

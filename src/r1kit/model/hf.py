@@ -179,3 +179,8 @@ def save_model(model: Transformer, tokenizer: PreTrainedTokenizerBase, folder: P
     generation = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
+    # transformers writes down how a tokenizer was opened as if that were a property of it.
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    kept = {name: value for name, value in settings.items() if name not in ("is_local", "local_files_only")}
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")

@@ -31,4 +31,5 @@ def uniforms(seeds_B: Tensor, counters_B: Tensor) -> Tensor:
         x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
         x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
         x = x ^ _shift(x, 31)
-    return (_shift(x, 11).double() + 0.5) * 2.0**-53
+    # 52 bits and a half are exact in float64; 53 would round up to 1 at the top.
+    return (_shift(x, 12).double() + 0.5) * 2.0**-52
