@@ -8,6 +8,7 @@ jemalloc and tcmalloc need none of this.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
@@ -48,3 +49,13 @@ def tune_allocator() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
+
+
+def release_memory() -> None:
+    """Give the heap's unused pages back to the kernel; a few tenths of a second, so between phases, not in every step.
+
+    With the settings above nothing else does, and batches of ever new shapes leave ever new gaps: without this a run's
+    resident memory grows by gigabytes.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 CHANGEABLE = {"run", "r1kit", "stop_after", "keep_checkpoints", "tokens_per_microbatch", "rows", "device"}
-CHANGEABLE |= {"eval.rows", "eval.device"}
+CHANGEABLE |= {"eval.rows", "eval.device", "cpu_cores"}
 """Config fields that may differ when a run goes on: they change where and how fast it computes, not what."""
 
 
@@ -49,6 +49,13 @@ def write_json_atomic(path: Path, data: Any) -> None:
     write_text_atomic(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def cpu_cores() -> int:
+    """Cores that this process computes on: those it may run on, or OMP_NUM_THREADS where that is fewer."""
+    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(available, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else available
+
+
 class Run:
     """An open run folder, locked for this process. Use it as a context manager, or call `close`."""
 
@@ -58,7 +65,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, config: Mapping[str, Any], stage: str) -> Run:
-        """Make the folder, or go on with the one that is there; config.json gets `config`, the stage and our version.
+        """Make the folder, or go on with the one that is there. config.json gets `config`, stage, version and cores.
 
         Raises ValueError when another process writes the run, when the folder holds something else, or when its
         config.json differs from `config` in a field that changes the result.
@@ -66,7 +73,8 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
         try:
-            data = json.loads(json.dumps({**config, "stage": stage, "r1kit": __version__}))
+            about = {"stage": stage, "r1kit": __version__, "cpu_cores": cpu_cores()}
+            data = json.loads(json.dumps({**config, **about}))
             _check_config(folder, data)
             write_json_atomic(folder / "config.json", data)
         except BaseException:

@@ -22,6 +22,7 @@ from r1kit import corpus
 from r1kit.algo.losses import nll_loss
 from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.algo.schedule import learning_rate
+from r1kit.allocator import release_memory
 from r1kit.config import ModelShape, PretrainConfig, to_dict
 from r1kit.model.device import resolve_device, resolve_dtype
 from r1kit.model.hf import save_model
@@ -73,6 +74,7 @@ def main(cfg: PretrainConfig) -> None:
                 progress.show(step, metrics)
             if step % cfg.save_every == 0 or step == cfg.steps:
                 save_checkpoint(run.folder, step, learner.save, {}, cfg.keep_checkpoints)
+                release_memory()
             if step == cfg.stop_after:
                 return
         export(model, tokenizer, run.folder)

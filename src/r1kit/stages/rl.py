@@ -25,6 +25,7 @@ from r1kit.algo.advantages import group_advantages, informative_groups, overlong
 from r1kit.algo.losses import grpo_loss, token_weights
 from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.algo.schedule import learning_rate, length_cap, reference_is_due
+from r1kit.allocator import release_memory
 from r1kit.config import AlgoConfig, EvalConfig, RLConfig, to_dict
 from r1kit.rewards.reflection import count_reflection_words
 from r1kit.run import Progress, Run
@@ -87,6 +88,7 @@ def main(cfg: RLConfig) -> None:
                 evaluate_now()
             if step % cfg.save_every == 0 or step == cfg.steps:
                 save_checkpoint(run.folder, step, learner.save, {}, cfg.keep_checkpoints)
+                release_memory()
             if step == cfg.stop_after:
                 return
 
