@@ -23,7 +23,7 @@ from r1kit.allocator import tune_allocator
 from r1kit.config import DType, EvalConfig, OptimConfig, RLConfig, to_dict
 from r1kit.presets import grpo
 from r1kit.run import Run
-from r1kit.tasks import FiniteProblems
+from r1kit.tasks import FiniteProblems, ProblemSet
 from r1kit.types import Completion, Message, Problem, Prompt, SamplingParams, Score
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def measure(cfg: RLConfig, *, warmup: int, fixed: bool) -> dict[str, Any]:
     sampler: Sampler = LocalSampler(tokenizer, rows=cfg.rows)
     if fixed:
         sampler = EndlessSampler(sampler)
-    problem_sets = [FiniteProblems("sums", "train", cfg.seed, problems())]
+    problem_sets: list[ProblemSet] = [FiniteProblems("sums", "train", cfg.seed, problems())]
 
     def now() -> float:
         if cfg.device == "cuda":
@@ -211,29 +211,29 @@ def with_peer_reward(groups: Sequence[Group], cfg: RLConfig) -> list[Group]:
 
 
 def write_tiny_qwen2(folder: Path) -> None:
-    """A Qwen2 of 4.5M parameters with random weights and one token per character."""
+    """A Qwen2 of 4.5M parameters with transformers' random weights and one token per character."""
     import torch
-
-    from r1kit.model.hf import save_model
-    from r1kit.model.transformer import Transformer, TransformerConfig
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     tokenizer = character_tokenizer()
-    shape = TransformerConfig(
-        model_type="qwen2",
+    shape = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden=256,
-        layers=6,
-        heads=4,
-        kv_heads=2,
-        head_dim=64,
-        mlp=704,
-        context=2048,
-        tie_embeddings=True,
-        qkv_bias=True,
+        hidden_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=704,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        eos_token_id=1,  # as in the tokenizer
+        pad_token_id=0,
+        bos_token_id=None,
     )
-    model = Transformer(shape)
-    model.init_weights(torch.Generator().manual_seed(0))
-    save_model(model, tokenizer, folder)
+    torch.manual_seed(0)
+    disable_progress_bar()
+    Qwen2ForCausalLM(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def character_tokenizer() -> PreTrainedTokenizerBase:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from r1kit.config import ChatConfig
-from r1kit.stages.chat import main, split_thought
+from r1kit.sampling.local import LocalSampler
+from r1kit.stages.chat import answer, main, split_thought
+from r1kit.training.models import open_model
+from r1kit.types import Message
 from scripted import ANSWERS, Table, save_scripted_model, save_scripted_run
 
 SRC = str(Path(__file__).parents[1] / "src")
@@ -46,8 +49,8 @@ def test_a_pipe_of_questions_through_the_command_line(tmp_path: Path):
     head, *replies = done.stdout.split("\n> ")
     assert "step-000004" in head and "Make 24 from 8, 3, 1." in head
     assert [reply.splitlines()[:3] for reply in replies] == [
-        ["Make 23 from 8, 3, 1.", "1", "23"],
-        ["用8、3、1算出23。", "1", "23"],
+        ["Make 23 from 8, 3, 1.", "  1", "23"],
+        ["用8、3、1算出23。", "  1", "23"],
     ]
     assert "(7 tokens, " in replies[0] and "cap" not in replies[0]
 
@@ -57,7 +60,7 @@ def test_exit_and_the_end_of_the_input_quit(tmp_path, monkeypatch, capsys, endin
     save_scripted_model(tmp_path, ONE_ANSWER)
     chat(monkeypatch, "first\n" + ending, config(tmp_path))
     printed = capsys.readouterr().out
-    assert printed.count("\n> ") == 1 and "> first\n1\n23\n" in printed
+    assert printed.count("\n> ") == 1 and "> first\n  1\n23\n" in printed
 
 
 class Interrupted(io.StringIO):
@@ -100,7 +103,7 @@ def test_a_question_longer_than_the_context_is_refused_and_the_next_one_answered
     save_scripted_model(tmp_path, ONE_ANSWER, context=40)
     chat(monkeypatch, f"{'long ' * 40}\nq\n", config(tmp_path))
     printed = capsys.readouterr().out
-    assert "too long for the model's context of 40 tokens" in printed and printed.count("\n1\n23\n") == 1
+    assert "too long for the model's context of 40 tokens" in printed and printed.count("\n  1\n23\n") == 1
 
 
 @pytest.mark.parametrize(("template", "answers"), [("chat", ["23", "99"]), ("short", ["23", "23"])])
@@ -112,10 +115,15 @@ def test_only_the_chat_template_remembers(tmp_path, monkeypatch, capsys, templat
     assert [reply.splitlines()[-2] for reply in replies[:1]] + [replies[1].strip().splitlines()[-2]] == answers
 
 
-def test_a_prefilled_thought_is_shown_as_one(tmp_path, monkeypatch, capsys):
-    save_scripted_model(tmp_path, ONE_ANSWER)
-    chat(monkeypatch, "q\n", config(tmp_path, template="short-prefilled"))
-    assert "> q\n1\n23\n" in capsys.readouterr().out
+@pytest.mark.parametrize(("table", "expected"), [(ONE_ANSWER, ("1", "23")), (ENDLESS, ("111", ""))])
+def test_a_prefilled_thought_is_a_thought_finished_or_not(tmp_path, table, expected):
+    save_scripted_model(tmp_path, {**table, "<think>": {"1": 1.0}})
+    cfg = config(tmp_path, template="short-prefilled", max_new_tokens=6 if table is ONE_ANSWER else 3)
+    model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
+    sampler = LocalSampler(tokenizer, rows=1)
+    sampler.load_weights(model, version=0)
+    reply = answer(sampler, model, tokenizer, cfg, [Message("user", "q")], 1)
+    assert reply is not None and (reply.thought, reply.answer) == expected
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def many() -> tuple[str, ...]:
 @cache
 def thoughts() -> dict[str, tuple[str, ...]]:
     rng = random.Random(0)
-    return {kind: tuple(corpus.document(kind, rng) for _ in range(1000)) for kind in ("countdown", "remainder")}
+    return {kind: tuple(corpus.document(kind, rng) for _ in range(2000)) for kind in ("countdown", "remainder")}
 
 
 def problem_in(document: str) -> Problem | None:
@@ -83,6 +83,7 @@ def test_an_unknown_kind_is_named_with_the_known_ones():
 def test_documents_that_reason_are_a_minority():
     share = sum("<think>" in document for document in many()) / len(many())
     assert 0.25 < share < 0.5
+    assert corpus.MIX["countdown"] + corpus.MIX["remainder"] < 0.5
 
 
 def test_no_heldout_problem_is_in_the_corpus():
@@ -102,7 +103,7 @@ def test_every_document_that_asks_a_problem_was_read_by_the_test_above():
 def test_no_question_of_the_heldout_set_is_in_the_corpus():
     lines = {line for document in many() for line in document.split("\n")}
     for task in ("countdown", "remainder"):
-        for problem in load_problems(task, "heldout", seed=1234).first(200):
+        for problem in load_problems(task, "heldout", seed=1234).first(128):
             assert f"User: {problem.messages[0].content}" not in lines
 
 
@@ -121,31 +122,32 @@ def test_some_writers_mix_languages_and_most_do_not():
         thought = document.split("<think>")[1].split("</think>")[0]
         words = re.sub(r"\d+/\d+ r\d+", "", thought)
         mixed += CHINESE.search(words) is not None and ENGLISH.search(words) is not None
-    assert 0.005 < mixed / 2000 < 0.08
+    assert 0.001 < mixed / 4000 < 0.08
 
 
-@pytest.mark.parametrize("kind", ["countdown", "remainder"])
-def test_a_thought_finds_the_answer_seldom(kind: str):
+def test_thoughts_are_seldom_right():
     """RL has something to amplify, and is not handed the result."""
-    rate = sum(is_right(document) for document in thoughts()[kind]) / 1000
-    assert 0.10 < rate < 0.40
+    rates = {kind: sum(map(is_right, documents)) / len(documents) for kind, documents in thoughts().items()}
+    assert all(0.10 < rate < 0.45 for rate in rates.values()), rates
+    in_the_mix = sum(corpus.MIX[kind] * rate for kind, rate in rates.items()) / sum(corpus.MIX[kind] for kind in rates)
+    assert 0.10 < in_the_mix < 0.40
 
 
 @pytest.mark.parametrize("kind", ["countdown", "remainder"])
 def test_a_thought_that_says_yes_is_right_unless_it_slipped_and_one_that_gives_up_is_seldom_right(kind: str):
     found = [d for d in thoughts()[kind] if re.search(r"( yes|对了)</think>", d)]
     gave_up = [d for d in thoughts()[kind] if re.search(r"(give up|算了)</think>", d)]
-    assert len(found) + len(gave_up) == 1000 and len(gave_up) > len(found)
-    assert sum(map(is_right, found)) > 0.9 * len(found)
-    assert sum(map(is_right, gave_up)) < 0.15 * len(gave_up)
+    assert len(found) + len(gave_up) == 2000 and len(gave_up) > 2 * len(found)
+    assert sum(map(is_right, found)) > 0.95 * len(found)
+    assert sum(map(is_right, gave_up)) < 0.25 * len(gave_up)
 
 
 @pytest.mark.parametrize("kind", ["countdown", "remainder"])
 def test_long_searches_exist_and_are_rare(kind: str):
     failures = re.compile("|".join(word for words in reasoning.FAILED.values() for word, _ in words))
     tries = [len(failures.findall(document)) for document in thoughts()[kind]]
-    assert sum(count >= 6 for count in tries) > 20
-    assert sum(count <= 2 for count in tries) > 500
+    assert 0.01 < sum(count >= 4 for count in tries) / 2000 < 0.1
+    assert sum(count <= 2 for count in tries) / 2000 > 0.75
 
 
 def test_a_guess_is_usually_wrong_and_shows_no_thought():

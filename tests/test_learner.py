@@ -58,7 +58,8 @@ def test_any_split_into_microbatches_gives_the_same_gradient(aggregation: Aggreg
     sequences = []
     for row, (sequence, weight) in enumerate(zip(make_sequences(), weights, strict=True)):
         logprobs_N = learner.logprobs(pack([sequence]))
-        noise_N = 0.3 * torch.randn(len(logprobs_N), generator=torch.Generator().manual_seed(row))
+        # Off-policy in every token and, for the sequence's ratio, in their mean.
+        noise_N = 0.3 * torch.randn(len(logprobs_N), generator=torch.Generator().manual_seed(row)) + 0.4 * (-1) ** row
         sequences.append(replace(sequence, weight=weight, sampler_logprobs=tuple((logprobs_N + noise_N).tolist())))
 
     def loss(logprobs_N: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -107,7 +108,7 @@ def test_bf16_gradients_add_up_in_fp32():
     stuck = torch.zeros_like(once[0], dtype=torch.bfloat16)
     for _ in range(300):
         stuck += once[0].bfloat16()
-    assert stuck.float().norm() < 0.95 * 300 * once[0].norm()
+    assert (stuck.float() - 300 * once[0]).norm() > 0.05 * 300 * once[0].norm()
     for master, first in zip(learner.masters, once, strict=True):
         assert master.grad is not None and master.grad.dtype == torch.float32
         torch.testing.assert_close(master.grad, 300 * first, rtol=1e-4, atol=1e-6)
@@ -123,7 +124,8 @@ def test_bf16_weights_move_by_updates_that_bf16_alone_would_lose():
     norms = [i for i, param in enumerate(learner.params) if param.dim() == 1]
     with torch.no_grad():
         for i in norms:
-            learner.params[i].fill_(1.0), learner.masters[i].fill_(1.0)
+            learner.params[i].fill_(1.0)
+            learner.masters[i].fill_(1.0)
     plain = [learner.params[i].detach().clone().requires_grad_() for i in norms]
     assert {p.dtype for p in plain} == {torch.bfloat16} and {m.dtype for m in learner.masters} == {torch.float32}
     optimizer = torch.optim.AdamW(plain, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0)
@@ -173,13 +175,15 @@ def test_weight_decay_is_for_matrices_only():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_stops_before_the_weights(dtype: torch.dtype, bad: float):
     learner, twin = make_learner(dtype), make_learner(dtype)
-    train_step(learner, 0), train_step(twin, 0)
+    train_step(learner, 0)
+    train_step(twin, 0)
     before = everything(learner)
     learner.forward_backward(pack(make_sequences()), lambda logprobs_N, batch: (logprobs_N.sum() * bad, {}))
     with pytest.raises(FloatingPointError, match="gradient norm is (nan|inf)"):
         learner.optim_step(1e-3)
     assert all_equal(everything(learner), before)
-    train_step(learner, 1), train_step(twin, 1)
+    train_step(learner, 1)
+    train_step(twin, 1)
     assert all_equal(everything(learner), everything(twin)), "nothing of it stays for the next step"
 
 

@@ -38,13 +38,16 @@ def tokens_of(groups: list[list[Completion]]) -> list[list[tuple[int, ...]]]:
 
 
 def a_stop_token(groups: list[list[Completion]]) -> int:
-    """A token that ends some of these completions early, at different places, and leaves others alone."""
+    """A token that ends some of these completions early, at as many places as possible, and leaves others alone."""
     flat = [tokens for group in tokens_of(groups) for tokens in group]
-    for token in {token for tokens in flat for token in tokens}:
-        ends = {tokens.index(token) if token in tokens else None for tokens in flat}
-        if None in ends and len(ends) >= 3 and any(end for end in ends):
-            return token
-    raise AssertionError("no token ends some completions only; choose other weights")
+
+    def ends(token: int) -> set[int | None]:
+        return {tokens.index(token) if token in tokens else None for tokens in flat}
+
+    candidates = [token for token in sorted({t for tokens in flat for t in tokens}) if None in ends(token)]
+    best = max(candidates, key=lambda token: len(ends(token)))
+    assert len(ends(best)) > 3, "choose other weights"
+    return best
 
 
 @dataclass

@@ -50,7 +50,7 @@ def test_biases_and_head_norms_matter_to_these_logits(name: str, tmp_path: Path)
 
 
 def test_a_packed_sequence_has_the_hidden_states_and_gradients_it_has_alone(path: str):
-    model = tiny_model()
+    model = tiny_model(tie=True)
     probe_TD = torch.randn(sum(LENGTHS), model.config.hidden, generator=torch.Generator().manual_seed(0))
     together = packed_hidden(model, SEQUENCES)
     alone = torch.cat([packed_hidden(model, [sequence]) for sequence in SEQUENCES])
@@ -62,7 +62,7 @@ def test_a_packed_sequence_has_the_hidden_states_and_gradients_it_has_alone(path
 
 def test_both_attention_paths_agree_in_value_and_gradient(monkeypatch: pytest.MonkeyPatch):
     """All of it, and a limit in the middle, where long sequences go one way and short ones the other."""
-    model = tiny_model()
+    model = tiny_model(tie=True)
     monkeypatch.setattr(PackedAttention, "CHUNK_AREA", 300)
     calls = []
     sdpa = torch.nn.functional.scaled_dot_product_attention
@@ -87,7 +87,7 @@ def test_both_attention_paths_agree_in_value_and_gradient(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("area", [1, 200, 450])
 def test_chunks_of_attention_change_nothing(area: int, path: str, monkeypatch: pytest.MonkeyPatch):
-    model = tiny_model()
+    model = tiny_model(tie=True)
     monkeypatch.setattr(PackedAttention, "CHUNK_AREA", 1 << 30)
     assert len(PackedAttention(LENGTHS, "cpu").chunks) == 1
     whole = packed_hidden(model, SEQUENCES)

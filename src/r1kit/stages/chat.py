@@ -1,13 +1,14 @@
 """Ask a model questions in the terminal: `r1kit chat runs/demo`, or `echo "1+1?" | r1kit chat runs/demo`.
 
-The thought is dimmed, the answer is not, and nothing is judged. A plain template holds one question, so each question
-stands alone; with `--template chat` the conversation goes on.
+The thought is indented and dimmed, the answer is not, and nothing is judged. A plain template holds one question, so
+each question stands alone; with `--template chat` the conversation goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import textwrap
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -166,7 +167,7 @@ def split_thought(text: str) -> tuple[str, str]:
 
 def show(console: Console, reply: Reply, seconds: float) -> None:
     if reply.thought:
-        console.print(Text(reply.thought, style="dim"))
+        console.print(Text(textwrap.indent(reply.thought, "  "), style="dim"))
     if reply.answer:
         console.print(Text(reply.answer, style="bold"))
     end = f"stopped at the cap of {reply.cap:,} tokens" if reply.completion.finish_reason == "length" else ""
