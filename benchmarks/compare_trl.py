@@ -20,9 +20,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from r1kit.allocator import GUARD, SETTINGS
 
 OUR_SCRIPT = Path(__file__).with_name("grpo_step.py")
@@ -47,7 +44,6 @@ class Contender:
 
 def main() -> int:
     args = parse_args()
-    console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as scratch:
         model = args.model
         if model is None:
@@ -57,15 +53,13 @@ def main() -> int:
         every = contenders(args, model)
         rows, faults = run_rounds(every, args.rounds, environment(os.environ, args.threads), args.out)
     for name, reason in faults.items():
-        console.print(f"{name} failed: {reason}", markup=False, style="yellow")
-    ours, theirs = (
-        best([c for c in every if c.name in rows and (c.peer == "r1kit") == us], rows) for us in (True, False)
-    )
-    console.print(table(every, rows, args))
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    ours, theirs = best("r1kit", every, rows), best("trl", every, rows)
+    print(table(every, rows, args))
     if ours is None or theirs is None:
-        console.print("nothing to compare: one side has no result", style="red")
+        print("nothing to compare: one side has no result", file=sys.stderr)
         return 1
-    console.print(verdict(ours, theirs, rows), markup=False)
+    print(f"\n{verdict(ours, theirs, rows)}")
     return 0
 
 
@@ -156,28 +150,30 @@ def run_rounds(
     return rows, faults
 
 
-def best(side: Sequence[Contender], rows: Mapping[str, list[Row]]) -> Contender | None:
-    """The contender with the smallest median of seconds per step."""
-    return min(side, key=lambda contender: median(values(rows[contender.name], "seconds_per_step")), default=None)
+def best(peer: str, every: Sequence[Contender], rows: Mapping[str, list[Row]]) -> Contender | None:
+    """The side's contender with the smallest median of seconds per step; None when none has a result."""
+    finished = [contender for contender in every if contender.peer == peer and contender.name in rows]
+    return min(finished, key=lambda contender: median(values(rows[contender.name], "seconds_per_step")), default=None)
 
 
 def values(rows: Sequence[Row], field: str) -> list[float]:
     return [row[field] for row in rows]
 
 
-def table(every: Sequence[Contender], rows: Mapping[str, list[Row]], args: argparse.Namespace) -> Table:
+def table(every: Sequence[Contender], rows: Mapping[str, list[Row]], args: argparse.Namespace) -> str:
+    """Markdown, to paste into README.md."""
     lengths = f"exactly {args.max_new}" if args.fixed else f"at most {args.max_new}"
-    caption = (
-        f"median (min-max) of {args.rounds} runs of {args.steps} steps, {args.warmup} of them warm-up; "
-        f"{args.prompts} x {args.group} completions of {lengths} tokens; beta {args.beta}; {args.threads} threads"
-    )
-    made = Table("", "dtype", "generation", title="one GRPO step", caption=caption)
-    for column in ("s/step", "tokens/step", "tokens/s", "peak MiB"):
-        made.add_column(column, justify="right")
+    lines = [
+        f"{args.prompts} x {args.group} completions of {lengths} tokens, beta {args.beta}, {args.threads} threads. "
+        f"Median (min-max) of {args.rounds} runs of {args.steps} steps, {args.warmup} of them warm-up.",
+        "",
+        "| | dtype | generation | s a step | tokens a step | tokens/s | peak MiB |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
     for contender in every:
         if contender.name in rows:
             found = rows[contender.name]
-            made.add_row(
+            cells = [
                 contender.peer,
                 contender.dtype,
                 contender.gen,
@@ -185,8 +181,9 @@ def table(every: Sequence[Contender], rows: Mapping[str, list[Row]], args: argpa
                 f"{median(values(found, 'tokens_per_step')):,.0f}",
                 spread(values(found, "tokens_per_second"), "{:,.0f}"),
                 f"{max(values(found, 'peak_rss_mib')):,.0f}",
-            )
-    return made
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def spread(numbers: Sequence[float], form: str) -> str:
@@ -194,14 +191,14 @@ def spread(numbers: Sequence[float], form: str) -> str:
 
 
 def verdict(ours: Contender, theirs: Contender, rows: Mapping[str, list[Row]]) -> str:
-    """Best against best. Completions that end by themselves differ in length: tokens per second allow for that."""
+    """Best against best. Completions that end by themselves differ in length; tokens per second allow for that."""
     a, b = (rows[contender.name] for contender in (ours, theirs))
     seconds = median(values(b, "seconds_per_step")) / median(values(a, "seconds_per_step"))
     tokens = median(values(a, "tokens_per_second")) / median(values(b, "tokens_per_second"))
-    memory = max(values(b, "peak_rss_mib")) / max(values(a, "peak_rss_mib"))
+    memory = [f"{max(values(rows_of, 'peak_rss_mib')):,.0f} MiB" for rows_of in (a, b)]
     return (
         f"{ours.name} beside {theirs.name}: a step {seconds:.2f}x as fast, {tokens:.2f}x the tokens per second, "
-        f"peak memory 1/{memory:.2f}"
+        f"at most {memory[0]} beside {memory[1]}"
     )
 
 

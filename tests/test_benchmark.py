@@ -137,9 +137,10 @@ def test_the_comparison_takes_the_peers_best(compare_trl: Any, tmp_path: Path, m
         "--model", str(tmp_path), "--threads", "3", "--out", str(tmp_path / "rows.jsonl"),
     ])  # fmt: skip
     assert compare_trl.main() == 0
-    printed = " ".join(capsys.readouterr().out.split())
+    printed, told = capsys.readouterr()
+    assert "| trl | fp32 | static | 5.00 (5.00-5.00) | 30 | 6 (6-6) | 1,000 |" in printed
     assert "r1kit bf16 local beside trl bf16 generate: a step 2.00x as fast, 2.00x the tokens per second" in printed
-    assert "trl fp32 paged failed: no paged attention here" in printed
+    assert "trl fp32 paged failed: no paged attention here" in told
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * (2 + 4)
     order = [(row["peer"], row["dtype"], row["gen"]) for row in rows]
@@ -155,4 +156,4 @@ def test_a_side_without_a_result_is_not_compared(compare_trl: Any, tmp_path: Pat
     _, theirs = compare_trl.contenders(args, tmp_path)
     rows, faults = compare_trl.run_rounds([theirs], 2, dict(os.environ), None)
     assert rows == {} and "missing.py" in faults[theirs.name]
-    assert compare_trl.best([], rows) is None
+    assert compare_trl.best("trl", [theirs], rows) is None

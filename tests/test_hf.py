@@ -45,9 +45,8 @@ def llama(tmp_path: Path) -> Path:
 def test_transformers_opens_a_saved_folder_with_equal_logits(name: str, tmp_path: Path):
     model = both_models(name, tmp_path / "theirs")[1]
     save_model(model, tiny_tokenizer(), tmp_path / "ours")
-    opened, info = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "ours", dtype=torch.float32, output_loading_info=True
-    )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32, output_loading_info=True)
+    opened, info = loaded
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert opened.config.model_type == model.config.model_type
     assert opened.config.tie_word_embeddings == (name in ("qwen2", "llama"))

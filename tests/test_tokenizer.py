@@ -39,7 +39,7 @@ def test_all_numbers_below_100_are_single_and_different_tokens():
 
 def test_a_calculation_is_split_at_every_sign():
     tokenizer = tiny_tokenizer()
-    tokens = [tokenizer.decode([token]) for token in ids_of(tokenizer, "24-1=23 no\n(8*3)/12 r2")]
+    tokens = [str(tokenizer.decode([token])) for token in ids_of(tokenizer, "24-1=23 no\n(8*3)/12 r2")]
     numbers_and_signs = [piece for piece in tokens if not piece.strip().isalpha() and piece.strip()]
     assert numbers_and_signs == ["24", "-", "1", "=", "23", "(", "8", "*", "3", ")", "/", "12", "2"]
 

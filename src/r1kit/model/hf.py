@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from r1kit.model.transformer import Transformer, TransformerConfig
+from r1kit.model.transformer import Block, Transformer, TransformerConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,7 +107,7 @@ def to_hf(model: Transformer) -> dict[str, Tensor]:
     weights = {"model.embed_tokens.weight": model.embed.weight, "model.norm.weight": model.norm.weight}
     if model.head is not None:
         weights["lm_head.weight"] = model.head.weight
-    for layer, block in enumerate(model.blocks):
+    for layer, block in enumerate(cast("list[Block]", model.blocks)):
         prefix = f"model.layers.{layer}."
         sizes = [config.heads * config.head_dim, config.kv_heads * config.head_dim, config.kv_heads * config.head_dim]
         for name, part in zip("qkv", block.qkv.weight.split(sizes), strict=True):
@@ -115,7 +115,7 @@ def to_hf(model: Transformer) -> dict[str, Tensor]:
         if config.qkv_bias:
             for name, part in zip("qkv", block.qkv.bias.split(sizes), strict=True):
                 weights[f"{prefix}self_attn.{name}_proj.bias"] = part
-        if config.qk_norm:
+        if block.q_norm is not None and block.k_norm is not None:
             weights[f"{prefix}self_attn.q_norm.weight"] = block.q_norm.weight
             weights[f"{prefix}self_attn.k_norm.weight"] = block.k_norm.weight
         gate, up = block.gate_up.weight.chunk(2)

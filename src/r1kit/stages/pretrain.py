@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ def main(cfg: PretrainConfig) -> None:
         if checkpoint:
             learner.load(checkpoint.folder)
         step = checkpoint.step if checkpoint else 0
+        tokens_seen = checkpoint.state["tokens_seen"] if checkpoint else 0
         run.rewind(checkpoint.step if checkpoint else None)
         while step < cfg.steps:
             start = time.perf_counter()
@@ -62,7 +64,9 @@ def main(cfg: PretrainConfig) -> None:
             metrics = update(learner, batches, learning_rate(cfg.optim, step, cfg.steps))
             step += 1
             metrics["seconds/step"] = time.perf_counter() - start
-            metrics["tokens_per_second"] = sum(len(batch.tokens_T) for batch in batches) / metrics["seconds/step"]
+            tokens = sum(len(batch.tokens_T) for batch in batches)
+            tokens_seen += tokens
+            metrics |= {"tokens_seen": tokens_seen, "tokens_per_second": tokens / metrics["seconds/step"]}
             run.log(step, metrics)
             progress.show(step, metrics)
             if step == cfg.steps or (cfg.eval_every and step % cfg.eval_every == 0):
@@ -73,7 +77,7 @@ def main(cfg: PretrainConfig) -> None:
                 run.log(step, metrics)
                 progress.show(step, metrics)
             if step % cfg.save_every == 0 or step == cfg.steps:
-                save_checkpoint(run.folder, step, learner.save, {}, cfg.keep_checkpoints)
+                save_checkpoint(run.folder, step, learner.save, {"tokens_seen": tokens_seen}, cfg.keep_checkpoints)
                 release_memory()
             if step == cfg.stop_after:
                 return
@@ -108,13 +112,14 @@ def make_batches(tokenizer: PreTrainedTokenizerBase, learner: Learner, cfg: Pret
     """Whole documents of one step, about `tokens_per_step` tokens, each ended by the end-of-sequence token."""
     stream = corpus.documents(cfg.seed, step)
     sequences: list[Packable] = []
+    end = cast(int, tokenizer.eos_token_id)
     tokens = 0
     while tokens < cfg.tokens_per_step:
-        for ids in tokenizer(list(itertools.islice(stream, 64)), add_special_tokens=False)["input_ids"]:
+        documents = tokenizer(list(itertools.islice(stream, 64)), add_special_tokens=False)["input_ids"]
+        for ids in cast("list[list[int]]", documents):
             if tokens < cfg.tokens_per_step:
-                ids = tuple(ids[: cfg.shape.context - 1]) + (tokenizer.eos_token_id,)
-                sequences.append(Packable(ids, prompt_length=0))
-                tokens += len(ids)
+                sequences.append(Packable((*ids[: cfg.shape.context - 1], end), prompt_length=0))
+                tokens += len(sequences[-1].tokens)
     plan = microbatches([len(sequence.tokens) for sequence in sequences], cfg.tokens_per_microbatch)
     return [pack([sequences[i] for i in part], learner.device) for part in plan]
 

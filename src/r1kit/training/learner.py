@@ -7,6 +7,7 @@ apart. Shapes: T packed tokens, N completion tokens, D width, V vocabulary.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ class LocalLearner:
         self.optimizer.zero_grad(set_to_none=True)
         if self.mixed:
             with torch.no_grad():
-                torch._foreach_copy_(self.params, self.masters)
+                _copy(self.params, self.masters)
         return norm
 
     @torch.no_grad()
@@ -144,7 +145,7 @@ class LocalLearner:
             # The hooks that move gradients stay with the policy: copy weights, not the module with its hooks.
             self.reference = Transformer(self.model.config).to(self.params[0].dtype).to(self.device)
             self.reference.requires_grad_(False)
-        torch._foreach_copy_(list(self.reference.parameters()), self.params)
+        _copy(list(self.reference.parameters()), self.params)
 
     def publish(self) -> Transformer:
         """The module itself: a sampler in this process reads the weights where they are."""
@@ -165,12 +166,12 @@ class LocalLearner:
 
         state = torch.load(folder / "learner.pt", map_location=self.device, weights_only=True)
         saved = load_model(folder, self.params[0].dtype, self.device)
-        torch._foreach_copy_(self.params, list(saved.parameters()))
+        _copy(self.params, list(saved.parameters()))
         if self.mixed:
-            torch._foreach_copy_(self.masters, state["masters"])
+            _copy(self.masters, state["masters"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.reference is not None:
-            torch._foreach_copy_(list(self.reference.parameters()), state["reference"])
+            _copy(list(self.reference.parameters()), state["reference"])
 
 
 def _move_grad(param: Tensor, master: Tensor) -> None:
@@ -180,3 +181,8 @@ def _move_grad(param: Tensor, master: Tensor) -> None:
     else:
         master.grad += param.grad  # type: ignore[operator]
     param.grad = None
+
+
+def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
