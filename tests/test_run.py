@@ -16,7 +16,7 @@ import pytest
 from r1kit import __version__
 from r1kit.allocator import GUARD, SETTINGS, tuned_environment
 from r1kit.config import RLConfig, to_dict
-from r1kit.run import Progress, Run, clock, write_json_atomic
+from r1kit.run import Progress, Run, clock, cpu_cores, write_json_atomic
 from r1kit.types import Completion, Message, Problem, Sample, Score
 
 SRC = str(Path(__file__).parents[1] / "src")
@@ -33,7 +33,7 @@ def rows(path: Path) -> list[dict[str, object]]:
 def test_config_is_written_and_the_same_config_goes_on(tmp_path):
     folder = tmp_path / "deep" / "run"
     with Run.open(folder, config(), "rl"):
-        expected = {**config(), "stage": "rl", "r1kit": __version__}
+        expected = {**config(), "stage": "rl", "r1kit": __version__, "cpu_cores": cpu_cores()}
         assert json.loads((folder / "config.json").read_text()) == json.loads(json.dumps(expected))
     with Run.open(folder, config(), "rl"):
         pass

@@ -16,10 +16,11 @@ from r1kit.algo.packing import Packable, pack
 from r1kit.model.transformer import Transformer
 from r1kit.sampling import local
 from r1kit.sampling.kv_cache import RecordingAttention
-from r1kit.sampling.local import LocalSampler
+from r1kit.sampling.local import LocalSampler, draw
+from r1kit.sampling.random import seed_from, uniforms
 from r1kit.training.learner import completion_logprobs
 from r1kit.types import Completion, Prompt, SamplingParams
-from tiny import both_models, random_tokens, tiny_model, tiny_tokenizer
+from tiny import both_models, packed_hidden, random_tokens, tiny_model, tiny_tokenizer
 
 # One token, many, lengths on both sides of the cache's window step of 32, and two equal ones.
 LENGTHS = (1, 2, 7, 33, 1, 31, 12, 12)
@@ -122,6 +123,21 @@ def test_samples_of_a_group_and_seeds_of_a_prompt_differ():
     assert len(set(group)) == 8
     groups = tokens_of(sampler.generate([replace(prompt, seed=seed) for seed in range(8)], PARAMS, 1))
     assert len({tokens for group in groups for tokens in group}) == 8
+
+
+def test_each_token_is_the_draw_of_its_seed_and_position():
+    """The whole sampler against its definition: one packed forward pass over what it generated."""
+    model = tiny_model()
+    params = replace(PARAMS, temperature=0.9, top_k=50, top_p=0.95)
+    groups = sampler_of(model, rows=5).generate(PROMPTS, params, 2)
+    pairs = [(p, i, c) for p, group in zip(PROMPTS, groups, strict=True) for i, c in enumerate(group)]
+    batch = pack([Packable(prompt.tokens + c.tokens, len(prompt.tokens)) for prompt, _, c in pairs])
+    sequences = [list(prompt.tokens + c.tokens) for prompt, _, c in pairs]
+    with torch.no_grad():
+        logits_NV = packed_hidden(model, sequences)[batch.predict_N] @ model.lm_head.T
+    seeds_N = torch.tensor([seed_from(prompt.seed, i) for prompt, i, c in pairs for _ in c.tokens])
+    positions_N = torch.cat([torch.arange(len(c.tokens)) for _, _, c in pairs])
+    assert torch.equal(draw(logits_NV, params, uniforms(seeds_N, positions_N))[0], batch.labels_N)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])

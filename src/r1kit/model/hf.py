@@ -35,7 +35,14 @@ def model_folder(name: str | Path) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+    patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=patterns))
+    except (OSError, ValueError) as error:  # the hub's own errors derive from these
+        raise FileNotFoundError(
+            f"{name}: no such folder, and no Hugging Face model of that name could be fetched ({error}); "
+            "give a folder that exists, or check the name and the network"
+        ) from error
 
 
 def read_config(folder: Path) -> TransformerConfig:
