@@ -154,7 +154,7 @@ def load_model(name: str | Path, dtype: torch.dtype, device: torch.device | str 
         for file in files:
             with safe_open(file, framework="pt", device=str(device)) as weights:
                 for key in weights.keys():  # noqa: SIM118 - safe_open is not a dict
-                    if key == "lm_head.weight" and model.head is None:
+                    if (key == "lm_head.weight" and model.head is None) or key.endswith("rotary_emb.inv_freq"):
                         continue
                     if key not in wanted:
                         raise ValueError(

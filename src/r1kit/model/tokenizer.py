@@ -24,7 +24,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     # training.
     config = Path(folder) / "tokenizer_config.json"
     named = json.loads(config.read_text()).get("tokenizer_class") if config.is_file() else None
-    generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    complete = (Path(folder) / "tokenizer.json").is_file()
+    generic = complete and named in (None, "TokenizersBackend", "PreTrainedTokenizerFast")
     tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(folder)
     if tokenizer.eos_token_id is None:
         raise ValueError(

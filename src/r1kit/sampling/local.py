@@ -246,7 +246,8 @@ def draw(logits_BV: Tensor, params: SamplingParams, uniforms_B: Tensor) -> tuple
 
 
 def keep_top(probs_BV: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Probabilities with all but the top k, then the nucleus of mass top_p, set to 0. At least one token stays."""
+    """Probabilities with all but the top k, then the nucleus of mass top_p, set to 0. At least one token stays;
+    tokens tied at rank k all stay."""
     if 0 < top_k < probs_BV.shape[-1]:
         least = probs_BV.topk(top_k, dim=-1).values[:, -1:]
         probs_BV = probs_BV.masked_fill(probs_BV < least, 0.0)

@@ -165,6 +165,11 @@ class LocalLearner:
         from r1kit.model.hf import load_model
 
         state = torch.load(folder / "learner.pt", map_location=self.device, weights_only=True)
+        if (state["masters"] is not None) != self.mixed:
+            saved_in, now = ("fp32", "bf16") if self.mixed else ("bf16", "fp32")
+            raise ValueError(
+                f"{folder} was saved computing in {saved_in}, this run computes in {now}: --dtype {saved_in}"
+            )
         saved = load_model(folder, self.params[0].dtype, self.device)
         _copy(self.params, list(saved.parameters()))
         if self.mixed:
