@@ -33,18 +33,16 @@ def weights(run: Path, step: int) -> dict[str, bytes]:
 
 def same(run: Path, other: Path, step: int) -> None:
     assert rows(run) == rows(other)
+    assert sum(row.get("grad_norm", 0) > 0 for row in rows(run)) > 1, "no update moved the weights"
     assert weights(run, step) == weights(other, step)
     for name in ("samples.jsonl",):
         assert (run / name).read_text() == (other / name).read_text()
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that a few steps have taught to end its answers."""
-    run = tmp_path_factory.mktemp("base") / "run"
-    cfg = presets.PRETRAIN["tiny"][1]
-    pretrain.main(replace(cfg, run=run, steps=20, save_every=20, optim=replace(cfg.optim, lr=5e-3)))
-    return run / "checkpoints" / "step-000020"
+@pytest.fixture
+def base() -> Path:
+    """The shipped base: its rewards differ within a group, so every update counts."""
+    return Path("demo-base")
 
 
 def rl_config(base: Path, run: Path) -> RLConfig:
@@ -115,10 +113,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
 def test_a_killed_process_goes_on(base: Path, tmp_path: Path, sent: signal.Signals) -> None:
     """The command itself, killed from outside at some moment after its first checkpoint, then given again."""
     # Long enough that the kill, right after the first checkpoint, comes before the end.
-    cfg = replace(rl_config(base, tmp_path / "straight"), steps=60, eval_every=20)
+    cfg = replace(rl_config(base, tmp_path / "straight"), steps=30, eval_every=10)
     rl.main(cfg)
     run = tmp_path / "killed"
-    flags = f"--run {run} --model {base} --steps 60 --minibatches 2 --save-every 2 --eval-every 20 --max-new-tokens 24"
+    flags = f"--run {run} --model {base} --steps 30 --minibatches 2 --save-every 2 --eval-every 10 --max-new-tokens 24"
     flags += " --algo.kl-coef 0.01 --algo.reference-every 2 --algo.truncated-is 2 --algo.dynamic-sampling 1"
     flags += " --eval.num-problems 2 --eval.num-samples 2 --eval.max-new-tokens 16"
     command = [sys.executable, "-m", "r1kit", "rl", "tiny", *flags.split()]
@@ -133,7 +131,7 @@ def test_a_killed_process_goes_on(base: Path, tmp_path: Path, sent: signal.Signa
     if sent == signal.SIGINT:
         assert "the last checkpoint is" in output and "step-0000" in output, output
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120)
-    same(tmp_path / "straight", run, step=60)
+    same(tmp_path / "straight", run, step=30)
 
 
 def test_other_settings_are_refused(base: Path, tmp_path: Path) -> None:
