@@ -72,7 +72,9 @@ def hf_model(name: str, seed: int = 0) -> PreTrainedModel:
         rope_parameters={"rope_type": "default", "rope_theta": 500.0}, tie_word_embeddings=name in ("qwen2", "llama"),
         bos_token_id=None, eos_token_id=None, **({"head_dim": 16} if model_type == "qwen3" else {}),
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.random.fork_rng():  # transformers draws initial weights from the global generator
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     perturb(model, seed)
     return model
 
