@@ -138,6 +138,16 @@ def pretrain_demo() -> PretrainConfig:
     )
 
 
+def pretrain_demo_student() -> PretrainConfig:
+    """Remakes the smaller base that the demo's distillation starts from: a third of the size, the same corpus."""
+    return replace(
+        pretrain_demo(),
+        run=Path("runs/pretrain-student"),
+        shape=ModelShape(hidden=128, layers=4, heads=4, kv_heads=2, mlp=384, context=2048),
+        steps=1600,
+    )
+
+
 def pretrain_tiny() -> PretrainConfig:
     """A few steps with a very small decoder: does everything work?"""
     return PretrainConfig(
@@ -160,6 +170,7 @@ RL: dict[str, tuple[str, RLConfig]] = {
 }
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": ("remakes the shipped base model; 2 CPU cores", pretrain_demo()),
+    "demo-student": ("remakes the smaller base for distillation; 2 CPU cores", pretrain_demo_student()),
     "tiny": ("a few steps, to see that everything works; seconds", pretrain_tiny()),
 }
 PIPELINES: dict[str, str] = {"demo": "base model -> R1-Zero -> evaluation -> report, offline; 2 CPU cores, minutes"}

@@ -10,12 +10,14 @@ import random
 from collections.abc import Iterator
 
 from r1kit.corpus import reasoning, text
+from r1kit.tasks import general, is_heldout
 
 # kind -> share of documents
 MIX = {
-    "text": 0.17,
-    "noise": 0.05,
-    "chat": 0.05,
+    "text": 0.11,
+    "noise": 0.03,
+    "chat": 0.03,
+    "general": 0.10,
     "arithmetic": 0.17,
     "guess": 0.11,
     "countdown": 0.27,
@@ -32,6 +34,8 @@ def document(kind: str, rng: random.Random) -> str:
             return text.web_noise(rng)
         case "chat":
             return text.chat(rng)
+        case "general":
+            return general_document(rng)
         case "arithmetic":
             return reasoning.arithmetic(rng)
         case "guess":
@@ -50,3 +54,12 @@ def documents(seed: int, step: int) -> Iterator[str]:
     kinds, shares = list(MIX), list(MIX.values())
     while True:
         yield document(rng.choices(kinds, shares)[0], rng)
+
+
+def general_document(rng: random.Random) -> str:
+    """A general prompt with a good or a poor response; one writer in five thinks first."""
+    while is_heldout((problem := general.make_problem(rng)).id):
+        pass
+    response = general.respond(problem, rng)
+    thought = f"<think>{general.thought(problem)}</think>" if rng.random() < 0.2 else ""
+    return f"User: {problem.messages[0].content}\nAssistant: {thought}{response}"

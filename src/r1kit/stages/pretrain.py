@@ -39,7 +39,7 @@ from r1kit.training.learner import LocalLearner
 from r1kit.types import Metrics
 
 TOKENIZER_DOCUMENTS = 20_000
-VOCAB_SIZE = 768
+VOCAB_SIZE = 1024
 
 
 def main(cfg: PretrainConfig) -> None:

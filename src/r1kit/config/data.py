@@ -1,0 +1,163 @@
+"""Configs of the stages that make training data out of a model's samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from r1kit.config.common import Device, DType, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointConfig:
+    """An OpenAI-compatible server that rewrites or judges; without a URL, rules do it."""
+
+    url: str = ""
+    """Base URL, such as https://api.deepseek.com/v1. Empty: no endpoint."""
+    model: str = ""
+    """Model name that the server knows."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself is never written down."""
+    temperature: float = 0.0
+    """Sampling temperature of the calls."""
+    max_new_tokens: int = 4096
+    """Length cap of an answer, tokens."""
+    concurrency: int = 8
+    """Calls in flight at a time."""
+    requests_per_minute: int = 0
+    """Rate limit; 0 is none."""
+    retries: int = 5
+    """Further tries after a time-out, a 429 or a 5xx, with growing pauses."""
+    timeout: float = 600.0
+    """Longest wait for one answer, seconds."""
+    cache: Path | None = None
+    """Folder of answered calls, so that a resumed stage does not pay twice; default: in the run folder."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.url) == bool(self.model), f"endpoint url {self.url!r} and model {self.model!r} go together")
+        require(self.concurrency > 0, f"endpoint concurrency is {self.concurrency}; give at least 1")
+        require(self.retries >= 0, f"endpoint retries is {self.retries}; give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadableConfig:
+    """What makes a chain of thought readable (R1 V2 B.3.2, B.3.3 name the filters; the thresholds are ours)."""
+
+    min_consistency: float = 0.97
+    """Least share of words of the chain of thought in the prompt's language."""
+    max_repetition: float = 0.3
+    """Largest share of its lines (or sentences, where it is one line) that repeat an earlier one."""
+    max_paragraph_chars: int = 2000
+    """Longest paragraph, characters: "long paragraphs" are left out."""
+    code_blocks: bool = False
+    """Keep chains of thought with ``` code blocks."""
+    min_tokens: int = 1
+    """Shortest completion, tokens."""
+    max_tokens: int = 0
+    """Longest completion, tokens; 0 is no limit beyond the sampling cap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectConfig:
+    """Sample a model, keep the right and readable completions, write them as SFT data: `r1kit reject PRESET`.
+
+    Cold start: R1-Zero's samples, rewritten (R1 V2 B.3.2). Rejection sampling: the reasoning-RL checkpoint's samples
+    with general data joined (R1 V2 B.3.3). Teacher: R1's own samples for the students.
+    """
+
+    run: Path = Path("runs/reject")
+    """Run folder; sft.jsonl and its card README.md go there. The same command with the same folder resumes."""
+    model: str = ""
+    """Model folder, run folder or Hugging Face name to sample."""
+    tasks: tuple[str, ...] = ("countdown", "remainder")
+    """Tasks whose training problems are sampled."""
+    template: str = "short"
+    """Prompt template of the model that is sampled."""
+    num_problems: int = 512
+    """Problems per task."""
+    num_samples: int = 4
+    """Completions per problem (not stated by the paper; ours)."""
+    keep_per_problem: int = 1
+    """At most so many kept per problem, the shortest first."""
+    temperature: float = 1.0
+    """Sampling temperature (cold start, R1 V2 B.3.2: 1.0)."""
+    top_p: float = 1.0
+    """Nucleus sampling threshold."""
+    max_new_tokens: int = 512
+    """Length cap per completion, tokens."""
+    readable: ReadableConfig = field(default_factory=ReadableConfig)
+    """Filters on the chain of thought."""
+    rewrite: Literal["none", "rules", "endpoint"] = "none"
+    """Rewrite each kept completion into the readable form, thought and summary: by rules that know the demo's tasks,
+    or by the endpoint (R1 V2 B.3.2, Listing 1)."""
+    rewriter: EndpointConfig = field(default_factory=EndpointConfig)
+    """The endpoint that rewrites."""
+    judge: EndpointConfig = field(default_factory=EndpointConfig)
+    """The endpoint that judges completions whose problem has no rule (R1 V2 B.3.3, Listing 4)."""
+    general_data: tuple[str, ...] = ()
+    """Non-reasoning data to join: `general` (the demo's), or .jsonl files with `messages`."""
+    general_share: float = 0.22
+    """Share of the joined general data (R1 V2 Table 5: 177,812 of 804,745)."""
+    seed: int = 0
+    """Everything random is a function of it."""
+    rows: int = 256
+    """Completions decoded at a time."""
+    device: Device = "auto"
+    """Where to run."""
+    dtype: DType = "auto"
+    """auto: bf16 where the hardware has it, else fp32."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_problems", "num_samples", "keep_per_problem"):
+            value = getattr(self, name)
+            require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        require(len(self.tasks) > 0, "--tasks is empty; give at least one task")
+        require(0 <= self.general_share < 1, f"--general-share is {self.general_share}; give 0 or more, below 1")
+        require(
+            self.rewrite != "endpoint" or bool(self.rewriter.url),
+            "--rewrite endpoint needs --rewriter.url and --rewriter.model",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferencesConfig:
+    """Make the reward models' data: responses to general prompts, judged: `r1kit preferences PRESET` (R1 V2 3.1)."""
+
+    run: Path = Path("runs/preferences")
+    """Run folder; pairs.jsonl, safety.jsonl and README.md go there."""
+    model: str = ""
+    """Model that is sampled."""
+    tasks: tuple[str, ...] = ("general",)
+    """Tasks of general prompts; scorer `helpful` gives pairs, scorer `safety` labelled responses."""
+    template: str = "short"
+    """Prompt template of the model that is sampled."""
+    num_prompts: int = 384
+    """Prompts per task."""
+    num_samples: int = 4
+    """Responses per prompt; all their pairs are judged."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    max_new_tokens: int = 256
+    """Length cap per response, tokens."""
+    queries: int = 4
+    """Verdicts per pair, in random order of the two, averaged (R1 V2 3.1.1: 4)."""
+    min_margin: float = 1.0
+    """Pairs are kept when the mean verdict is above this, on -2 (B much better) .. 2 (R1 V2 3.1.1: above 1)."""
+    max_length_bias: float = 0.05
+    """Pairs are dropped until |mean relative length difference of chosen and rejected| is at most this (R1 V2 3.1.1
+    asks for comparable lengths; the number is ours)."""
+    judge: EndpointConfig = field(default_factory=EndpointConfig)
+    """The endpoint that judges; without one, the rules of the demo's small world."""
+    seed: int = 0
+    """Everything random is a function of it."""
+    rows: int = 256
+    """Completions decoded at a time."""
+    device: Device = "auto"
+    """Where to run."""
+    dtype: DType = "auto"
+    """auto: bf16 where the hardware has it, else fp32."""
+
+    def __post_init__(self) -> None:
+        require(self.num_samples > 1, f"--num-samples is {self.num_samples}; pairs need at least 2")
+        require(self.queries > 0, f"--queries is {self.queries}; give at least 1")

@@ -1,0 +1,187 @@
+"""Configs of reinforcement learning: the algorithm, the reward, the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from r1kit.config.common import Device, DType, OptimConfig, require
+from r1kit.config.evaluate import EvalConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgoConfig:
+    """GRPO (DeepSeekMath eq. 3, R1 eq. 1-3) and its variants, each a change of one number or word.
+
+    `r1kit.presets.ALGOS` has them by name: grpo, dr-grpo, dapo, gspo.
+    """
+
+    advantage: Literal["group-std", "group-mean"] = "group-std"
+    """group-std: (r - mean) / std of the group (GRPO). group-mean: r - mean (Dr.GRPO)."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Importance ratio per token (DeepSeekMath eq. 3) or per sequence, length-normalised (GSPO eq. 7)."""
+    aggregation: Literal["sequence", "token", "constant"] = "sequence"
+    """sequence: mean over a completion's tokens, then over completions (GRPO). token: mean over all tokens of the step
+    (DAPO). constant: sum over tokens divided by completions x the length cap (Dr.GRPO)."""
+    clip_low: float = 0.2
+    """Ratios below 1 - clip_low are clipped (the paper does not state epsilon for R1-Zero; 0.2 is PPO's)."""
+    clip_high: float = 0.2
+    """Ratios above 1 + clip_high are clipped. DAPO's clip-higher: 0.28. R1's RL stage 1: 10."""
+    kl_coef: float = 0.001
+    """Weight of the k3 KL to the reference policy. The paper's R1-Zero: 0.001. 0 needs no reference."""
+    reference_every: int = 400
+    """The reference becomes the current policy every N steps (paper: 400). 0 keeps the first one."""
+    dynamic_sampling: int = 0
+    """DAPO: sample up to N more rounds of problems to replace groups whose rewards are all equal. 0 keeps them."""
+    overlong_buffer: int = 0
+    """DAPO eq. 13: the last N tokens under the length cap cost up to `overlong_penalty`, linearly. 0 is off."""
+    overlong_penalty: float = 1.0
+    """Reward taken from a completion that reaches the cap, when overlong_buffer > 0."""
+    mask_truncated: bool = False
+    """Leave completions that hit the length cap out of the loss (DAPO's overlong filtering)."""
+    truncated_is: float = 0.0
+    """Weigh each token by min(pi_learner / pi_sampler, C), against sampler/learner mismatch. 0 is off; 2 is usual."""
+
+    def __post_init__(self) -> None:
+        require(self.clip_low >= 0, f"--algo.clip-low is {self.clip_low}; give 0 or more")
+        require(self.clip_high >= 0, f"--algo.clip-high is {self.clip_high}; give 0 or more")
+        require(self.kl_coef >= 0, f"--algo.kl-coef is {self.kl_coef}; give 0 or more")
+        require(self.reference_every >= 0, f"--algo.reference-every is {self.reference_every}; give 0 or more")
+        require(self.dynamic_sampling >= 0, f"--algo.dynamic-sampling is {self.dynamic_sampling}; give 0 or more")
+        require(self.overlong_buffer >= 0, f"--algo.overlong-buffer is {self.overlong_buffer}; give 0 or more")
+        require(self.truncated_is >= 0, f"--algo.truncated-is is {self.truncated_is}; give 0 (off) or a cap above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Reward = the weighted sum of its parts; a part of weight 0 is not computed.
+
+    R1-Zero: accuracy + format, equal weights (R1 section 2.2). Reasoning RL adds the language consistency of the chain
+    of thought (V2 eq. 7); RL for all scenarios adds the preference of a reward model on general prompts (V2 eq. 8-10).
+    """
+
+    accuracy_weight: float = 1.0
+    """Weight of the accuracy reward (1 for a right answer, else 0)."""
+    format_weight: float = 1.0
+    """Weight of the format reward (1 for a completion in the form that `format` asks for, else 0)."""
+    format: Literal["r1-zero", "r1"] = "r1-zero"
+    """r1-zero: <think>...</think> then <answer>...</answer> and nothing else. r1: one closed <think>...</think>, then a
+    response that is not empty (the summary, with the answer in <answer> or \\boxed)."""
+    language_weight: float = 0.0
+    """Weight of the language consistency of the chain of thought, 0 to 1 (the paper sums it directly: 1)."""
+    preference_weight: float = 0.0
+    """Weight of the reward model's score on general prompts, in units of its standard deviation (scaling is ours)."""
+    helpful_model: str = ""
+    """Reward model of prompts with scorer `helpful`: a run folder of `r1kit reward-model`."""
+    safety_model: str = ""
+    """Reward model of prompts with scorer `safety`."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.preference_weight == 0 or bool(self.helpful_model or self.safety_model),
+            f"--reward.preference-weight is {self.preference_weight}; give --reward.helpful-model or "
+            f"--reward.safety-model too",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLConfig:
+    """RL with GRPO: R1-Zero, and both RL stages of R1: `r1kit rl PRESET`."""
+
+    run: Path = Path("runs/zero")
+    """Run folder. The same command with the same folder resumes."""
+    model: str = "demo-base"
+    """Base model: a folder, a Hugging Face name, or demo-base (shipped with r1kit)."""
+    tasks: tuple[str, ...] = ("countdown", "remainder")
+    """Training tasks, mixed evenly."""
+    general_tasks: tuple[str, ...] = ()
+    """Tasks of general prompts, whose reward is the reward models' (RL for all scenarios)."""
+    general_share: float = 0.25
+    """Share of each step's problems that are general prompts (the mixture is not stated by the paper; ours)."""
+    general_from: int = 0
+    """Step from which general prompts and their preference reward take part (paper: the last 400 of 1,700 steps, because
+    longer training on a reward model invites reward hacking)."""
+    template: str = "short"
+    """Prompt template: short, short-prefilled, r1-zero, r1-zero-prefilled, or chat (the model's own)."""
+    seed: int = 0
+    """Everything random is a function of (seed, step)."""
+    steps: int = 100
+    """Optimizer steps."""
+    problems_per_step: int = 32
+    """Problems in each optimizer step (paper: 32)."""
+    group_size: int = 16
+    """Completions per problem, G (paper: 16)."""
+    minibatches: int = 1
+    """Optimizer steps that one rollout is split into (paper: 16, so that 8,192 outputs make 16 batches of 512)."""
+    inner_epochs: int = 1
+    """Passes over each rollout (paper: 1)."""
+    temperature: float = 1.0
+    """Rollout temperature (paper: 1.0)."""
+    top_p: float = 1.0
+    """Rollout nucleus threshold; below 1 biases the gradient."""
+    top_k: int = 0
+    """Rollout top-k; 0 keeps the whole vocabulary."""
+    max_new_tokens: int = 512
+    """Length cap, tokens (paper: 32,768)."""
+    raise_cap_at: int = 0
+    """Step at which the cap becomes `raised_cap` (paper: 8,200). 0 is never."""
+    raised_cap: int = 0
+    """The later cap (paper: 65,536)."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    algo: AlgoConfig = field(default_factory=AlgoConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """Held-out evaluation before the first step, every `eval_every` steps and after the last; its model, tasks and
+    template are this run's."""
+    eval_every: int = 20
+    """Steps between evaluations; 0 is never."""
+    save_every: int = 20
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept; older ones are deleted."""
+    tokens_per_microbatch: int = 16384
+    """Tokens in one forward/backward pass. Changes speed and memory, not the gradient."""
+    rows: int = 256
+    """Completions decoded at a time by the local sampler."""
+    device: Device = "auto"
+    """Where to run."""
+    dtype: DType = "auto"
+    """Compute type; master weights and optimizer state are always fp32. auto: bf16 where the hardware has it."""
+    stop_after: int = 0
+    """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "problems_per_step", "minibatches", "inner_epochs", "save_every", "keep_checkpoints"):
+            value = getattr(self, name)
+            require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        require(self.group_size > 1, f"--group-size is {self.group_size}; GRPO compares completions, give at least 2")
+        require(
+            len(self.tasks) > 0 or (len(self.general_tasks) > 0 and self.general_from == 0),
+            "--tasks is empty; give at least one task, or --general-tasks from step 0",
+        )
+        require(0 < self.general_share <= 1, f"--general-share is {self.general_share}; give a share above 0, up to 1")
+        require(
+            self.steps % self.steps_per_rollout == 0,
+            f"--steps {self.steps} must be a multiple of --minibatches x --inner-epochs = {self.steps_per_rollout}",
+        )
+        for name in ("save_every", "eval_every", "raise_cap_at", "general_from"):
+            value = getattr(self, name)
+            require(
+                value % self.steps_per_rollout == 0,
+                f"--{name.replace('_', '-')} {value} must be a multiple of --minibatches x --inner-epochs = "
+                f"{self.steps_per_rollout}, because checkpoints fall between rollouts",
+            )
+        require(
+            not self.raise_cap_at or self.raised_cap > self.max_new_tokens,
+            f"--raised-cap {self.raised_cap} must be above --max-new-tokens {self.max_new_tokens} "
+            f"when --raise-cap-at is set",
+        )
+        require(
+            self.algo.overlong_buffer < self.max_new_tokens,
+            f"--algo.overlong-buffer {self.algo.overlong_buffer} must be below --max-new-tokens {self.max_new_tokens}",
+        )
+
+    @property
+    def steps_per_rollout(self) -> int:
+        return self.minibatches * self.inner_epochs
