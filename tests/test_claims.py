@@ -1,4 +1,4 @@
-"""Claims and intervals against numbers worked out by hand."""
+"""An R1-Zero run's claims, and the intervals of all claims, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from r1kit.report import claims
-from r1kit.report.claims import Claim, difference, mean, ratio
+from r1kit.report.claims import Claim
+from r1kit.report.estimates import difference, mean, paired, ratio, unpaired, wins
 from r1kit.report.read import Evaluation, ProblemResult, majority_right
 
 POLICY = {"temperature": 1.0, "num_samples": 16, "split": "heldout"}
@@ -54,6 +55,21 @@ def test_difference_is_paired():
     # every problem gains exactly 0.25, however different the problems are: no error in the difference
     estimate = difference([0.25, 0.75, 1.0], [0.0, 0.5, 0.75])
     assert (estimate.value, estimate.se) == (0.25, 0.0)
+
+
+def test_unpaired_by_hand():
+    # means 3 and 1, variances 2 and 2, so se = sqrt(2/2 + 2/2)
+    estimate = unpaired([2.0, 4.0], [0.0, 2.0])
+    assert (estimate.value, estimate.se) == pytest.approx((2.0, math.sqrt(2)))
+
+
+def test_wins_are_over_all_pairs_and_ties_are_half():
+    def prompt(*qualities: float) -> ProblemResult:
+        return ProblemResult("g", "general", 2, 0, 0, 0, 1, 0, 0, 0, qualities=qualities, general=True)
+
+    # 0.9 beats 0.5 and 0.7; 0.5 ties 0.5 and loses to 0.7: (1 + 1 + 0.5 + 0) / 4
+    assert wins(prompt(0.9, 0.5), prompt(0.5, 0.7)) == 0.625
+    assert wins(prompt(0.9), prompt()) is None
 
 
 def test_ratio_by_hand():
@@ -174,6 +190,7 @@ def test_an_unfinished_run_shows_nothing_about_its_end():
     found = by_id(claims.claims([evaluation(0, [0.1] * 200), evaluation(20, [0.9] * 200)], finished=False))
     assert found["base"].holds
     assert not found["zero"].holds and "not finished" in found["zero"].detail
+    assert (found["base"].verdict, found["zero"].verdict) == ("holds", "not yet")
 
 
 def test_changes_need_two_evaluations():
@@ -182,9 +199,21 @@ def test_changes_need_two_evaluations():
     assert not any(found[id].holds for id in ("stays", "length", "reflection"))
 
 
+def test_a_verdict_says_where_the_interval_disagrees():
+    base = evaluation(0, halves(0.1, 0.2))
+
+    def zero(low: float, high: float) -> Claim:
+        return by_id(claims.claims([base, evaluation(20, halves(low, high))]))["zero"]
+
+    assert (zero(0.84, 0.9).verdict, zero(0.84, 0.9).remark) == ("holds", "")
+    assert (zero(0.72, 1.0).verdict, zero(0.72, 1.0).remark) == ("holds", "but not its whole interval")
+    assert (zero(0.68, 1.0).verdict, zero(0.68, 1.0).remark) == ("does not hold", "but part of its interval does")
+    assert (zero(0.5, 0.6).verdict, zero(0.5, 0.6).remark) == ("does not hold", "")
+
+
 def test_only_shared_problems_are_compared_and_none_is_an_error():
     one, other = evaluation(0, [0.1, 0.2, 0.9]), evaluation(20, [0.5, 0.6])
-    assert claims.paired(other, one, lambda p: p.right) == ([0.5, 0.6], [0.1, 0.2])
+    assert paired(other, one, lambda p: p.right) == ([0.5, 0.6], [0.1, 0.2])
     stranger = Evaluation(20, POLICY, (ProblemResult("x", "remainder", 16, 1, 1, 1, 1, 0, 0, 0),), (), Path("unused"))
     with pytest.raises(ValueError, match="steps 20 and 0 share no problem"):
         claims.claims([one, stranger])

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from r1kit import presets
+from r1kit import presets, recipes
 from r1kit.cli import Call, main, parse
 from r1kit.config import ChatConfig, EvalConfig, PretrainConfig, RLConfig
 
@@ -61,8 +61,13 @@ def test_every_command_reaches_its_stage():
     assert evaluate == Call("r1kit.stages.evaluate", (EvalConfig(model="runs/zero", num_samples=4),))
     assert call("chat", "m").arguments == (ChatConfig(model="m"),)
     pipeline = call("run", "demo", "--seed", "3")
-    assert (pipeline.module, pipeline.arguments) == ("r1kit.pipeline", ("demo", Path("runs/demo"), 3))
-    assert pipeline.run == Path("runs/demo/zero")
+    assert pipeline == Call("r1kit.pipeline", ("demo", Path("runs/demo"), 3, "", "", "", False))
+    mine = call("run", "my/recipe.py", "--start", "dev1", "--until", "r1", "--plan")
+    assert mine.arguments == ("my/recipe.py", Path("runs/recipe"), 0, "dev1", "r1", "", True)
+    for command, module in (("sft", "sft"), ("reject", "reject"), ("preferences", "preferences"),
+                            ("reward-model", "reward_model"), ("distill", "distill")):  # fmt: skip
+        tiny = call(command, "tiny", "--run", "x")
+        assert (tiny.module, tiny.arguments[0].run) == (f"r1kit.stages.{module}", Path("x"))
     report = call("report", "runs/zero", "--out", "x.html")
     assert report == Call("r1kit.report.report", (Path("runs/zero"), Path("x.html")), heavy=False)
 
@@ -74,7 +79,7 @@ def test_every_command_reaches_its_stage():
         ("rl", "r1kit rl needs a preset's name first"),
         ("rl --steps 3", "r1kit rl needs a preset's name first"),
         ("pretrain nonsense", "remakes the shipped base model"),
-        ("run nonsense", "base model -> R1-Zero"),
+        ("run nonsense", "The whole of R1 on two CPU cores"),
         ("nonsense", "r1kit has no command 'nonsense'"),
         ("evaluate", "r1kit evaluate needs the model"),
         ("report --out x", "r1kit report needs a run folder"),
@@ -99,7 +104,12 @@ def test_a_wrong_flag_ends_with_status_2(capsys, flag, value):
 def test_presets_lists_all(capsys):
     assert main(["presets"]) == 0
     listed = capsys.readouterr().out
-    for command, table in {"rl": presets.RL, "pretrain": presets.PRETRAIN, "run": presets.PIPELINES}.items():
+    tables = {
+        "rl": presets.RL, "sft": presets.SFT, "reject": presets.REJECT, "preferences": presets.PREFERENCES,
+        "reward-model": presets.REWARD_MODEL, "distill": presets.DISTILL, "pretrain": presets.PRETRAIN,
+        "run": recipes.names(),
+    }  # fmt: skip
+    for command, table in tables.items():
         assert all(f"r1kit {command} {name} " in listed for name in table)
     assert all(name in listed for name in presets.ALGOS)
 

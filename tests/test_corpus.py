@@ -96,8 +96,16 @@ def test_no_heldout_problem_is_in_the_corpus():
 
 def test_every_document_that_asks_a_problem_was_read_by_the_test_above():
     for document in many():
-        asks = re.search(r"<think>|^User: (Make \d|Smallest|用\d|除以)", document) is not None
+        asks = re.search(r"<think>\d|^User: (Make \d|Smallest|用\d|除以)", document) is not None
         assert asks == (problem_in(document) is not None), document
+
+
+def test_no_heldout_general_prompt_is_in_the_corpus():
+    asked = {line for document in many() for line in document.split("\n") if line.startswith("User: ")}
+    heldout = load_problems("general", "heldout", seed=1234).first(90)
+    known = load_problems("general", "train", seed=1234).first(90)
+    assert not [problem.id for problem in heldout if f"User: {problem.messages[0].content}" in asked]
+    assert [problem.id for problem in known if f"User: {problem.messages[0].content}" in asked]
 
 
 def test_no_question_of_the_heldout_set_is_in_the_corpus():

@@ -79,12 +79,29 @@ def test_summary_by_hand():
             "length_se": 12.5,
             "reflection": 1.5,
             "reflection_se": 0.5,
+            "readable": 0.0,
+            "readable_se": 0.0,
             "truncated": 1 / 8,
             "undecided": 4 / 8,
             "num_problems": 2,
             "num_samples": 4,
         }
     )
+
+
+def test_optional_values_are_means_over_the_problems_that_have_them():
+    def of(consistency: float | None, quality: float | None, readable: bool) -> GradedSample:
+        return GradedSample(True, False, "1", 1, False, 0, consistency, readable, quality)
+
+    problems = [
+        [of(1.0, None, True), of(0.5, None, False)],
+        [of(None, None, True), of(0.25, None, True)],
+        [of(None, 0.5, False), of(None, 0.7, False)],
+    ]
+    found = summarise(problems)
+    assert found["consistency"] == pytest.approx((0.75 + 0.25) / 2)
+    assert found["quality"] == pytest.approx(0.6) and found["quality_se"] == 0
+    assert found["readable"] == pytest.approx((0.5 + 1 + 0) / 3)
 
 
 def test_summary_refuses_uneven_problems():

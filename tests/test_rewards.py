@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 
 from r1kit.config import RewardConfig
-from r1kit.rewards.accuracy import SCORERS, gold_fault, read_number, score_answer
+from r1kit.rewards.accuracy import PREFERENCE_SCORERS, SCORERS, gold_fault, read_number, score_answer
 from r1kit.rewards.countdown import evaluate
 from r1kit.rewards.format import last_boxed, parse_completion
 from r1kit.rewards.reasoning_gym import decode, encode
 from r1kit.rewards.reflection import count_reflection_words
 from r1kit.rewards.reward import score_completion
+from r1kit.tasks import general
 from r1kit.types import Completion, Message, Problem
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -229,15 +231,23 @@ def test_math_agrees_with_published_grades():
 
 def test_no_answer_is_wrong_and_unreadable_gold_undecided():
     golds: dict[str, Any] = {"countdown": COUNTDOWN, "reasoning_gym": reasoning_gym_gold()}
-    for scorer in SCORERS:
+    for scorer in [scorer for scorer in SCORERS if scorer not in PREFERENCE_SCORERS]:
         assert score_answer(scorer, None, golds.get(scorer, "23"))[:2] == ("wrong", "no <answer>")
         assert verdict(scorer, " ", golds.get(scorer, "23")) == "wrong"
         for gold in (None, {}, [], True, "  "):
             assert verdict(scorer, str(gold), gold) == "undecided"
             assert "give" in gold_fault(scorer, gold)
     assert verdict("countdown", "8", {"numbers": [8], "target": None}) == "undecided"
-    with pytest.raises(ValueError, match="scorers are exact, number, math, countdown, reasoning_gym"):
+    with pytest.raises(ValueError, match="scorers are exact, number, math, countdown, reasoning_gym, helpful, safety"):
         score_answer("maths", "1", "1")
+
+
+def test_general_prompts_are_judged_by_their_rules_or_not_at_all():
+    problem = general.make_problem(random.Random(3))
+    good, poor = (general.respond(problem, random.Random(1), good=quality) for quality in (True, False))
+    assert verdict(problem.scorer, good, problem.gold) == "right", good
+    assert verdict(problem.scorer, "Purple.", problem.gold) == "wrong", poor
+    assert verdict("helpful", good, None) == verdict("safety", good, {}) == "undecided"
 
 
 # reasoning-gym's scorers

@@ -155,7 +155,7 @@ def test_mix_of_one_set_is_the_set():
 
 def test_unknown_task_lists_what_exists():
     with pytest.raises(
-        ValueError, match=r"no task 'contdown' \(did you mean countdown\?\); give one of countdown, remainder"
+        ValueError, match=r"no task 'contdown' \(did you mean countdown\?\); give one of countdown, general, remainder"
     ):
         load_problems("contdown", "train", 0)
 

@@ -15,17 +15,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from r1kit import __version__, presets
+from r1kit import __version__, presets, recipes
 from r1kit.allocator import tune_allocator
-from r1kit.config import ChatConfig, EvalConfig, PretrainConfig, RLConfig
+from r1kit.config import ChatConfig, EvalConfig, RLConfig
 
 T = TypeVar("T")
 
 USAGE = """\
-r1kit: DeepSeek-R1's training system, from a base model to R1-Zero
+r1kit: DeepSeek-R1's training system, from a base model to R1-Zero, R1 and distilled students
 
-  r1kit run demo                the whole demo: base model -> R1-Zero -> evaluation -> report
-  r1kit rl PRESET               R1-Zero: reinforcement learning with GRPO on a base model
+  r1kit run RECIPE              a whole pipeline, resumable: demo, or a Python file of yours
+  r1kit rl PRESET               reinforcement learning with GRPO: R1-Zero, and the RL stages of R1
+  r1kit sft PRESET              supervised fine-tuning: cold start, 800k, students
+  r1kit reject PRESET           sample a model, keep the right and readable completions as SFT data
+  r1kit preferences PRESET      judged pairs and safety labels for the reward models
+  r1kit reward-model PRESET     train a helpful or a safety reward model
+  r1kit distill PRESET          a student from a teacher: on its samples, or on-policy
   r1kit pretrain PRESET         make a base model from scratch
   r1kit evaluate PATH           pass@1, cons@k and pass@k on held-out problems
   r1kit report RUN              one self-contained HTML file of a run
@@ -55,12 +60,20 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineFlags:
-    """Flags of `r1kit run PRESET`."""
+    """Flags of `r1kit run RECIPE`. Stages that are done, with nothing they depend on changed, are skipped."""
 
     run: Path = Path("runs/demo")
     """Folder of the whole pipeline. The same command with the same folder resumes."""
     seed: int = 0
     """Everything random is a function of it."""
+    start: str = ""
+    """First stage to run; the stages that it needs must be done."""
+    until: str = ""
+    """Last stage to run."""
+    only: str = ""
+    """The one stage to run."""
+    plan: bool = False
+    """Show the plan and stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,31 +126,43 @@ def parse(args: list[str]) -> Call | None:
             print(_all_presets())
             return None
     command, *rest = args
+    stages: dict[str, tuple[Mapping[str, tuple[str, Any]], str]] = {
+        "sft": (presets.SFT, "sft"),
+        "reject": (presets.REJECT, "reject"),
+        "preferences": (presets.PREFERENCES, "preferences"),
+        "reward-model": (presets.REWARD_MODEL, "reward_model"),
+        "distill": (presets.DISTILL, "distill"),
+        "pretrain": (presets.PRETRAIN, "pretrain"),
+    }
     commands: dict[str, Callable[[list[str]], Call | None]] = {
         "run": _pipeline,
         "rl": _rl,
-        "pretrain": _pretrain,
         "evaluate": _evaluate,
         "report": _report,
         "chat": _chat,
     }
+    if command in stages:
+        registry, module = stages[command]
+        return _stage(command, rest, registry, module)
     if command not in commands:
         raise UsageError(f"r1kit has no command {command!r}\n\n{USAGE}")
     return commands[command](rest)
 
 
 def _pipeline(rest: list[str]) -> Call | None:
-    name = _choice("run", rest, presets.PIPELINES)
+    descriptions = {name: recipes.describe(name) for name in recipes.names()}
+    more = "\nA Python file with a function stages() is a recipe too: r1kit run my_recipe.py\n"
+    name = rest[0] if rest and rest[0].endswith(".py") else _choice("run", rest, descriptions, more)
     if name is None:
         return None
-    flags = _flags("run", rest, PipelineFlags(run=Path("runs") / name))
-    return Call("r1kit.pipeline", (name, flags.run, flags.seed), run=flags.run / "zero")
+    flags = _flags("run", rest, PipelineFlags(run=Path("runs") / Path(name).stem))
+    arguments = (name, flags.run, flags.seed, flags.start, flags.until, flags.only, flags.plan)
+    return Call("r1kit.pipeline", arguments)
 
 
 def _rl(rest: list[str]) -> Call | None:
-    descriptions = {name: description for name, (description, _) in presets.RL.items()}
     algos = f"\n--algo NAME changes the algorithm: {', '.join(presets.ALGOS)}; --algo.FIELD changes a number of it."
-    name = _choice("rl", rest, descriptions, algos)
+    name = _choice("rl", rest, _descriptions(presets.RL), algos)
     if name is None:
         return None
     _, default = presets.RL[name]
@@ -146,12 +171,17 @@ def _rl(rest: list[str]) -> Call | None:
     return Call("r1kit.stages.rl", (config,), run=config.run)
 
 
-def _pretrain(rest: list[str]) -> Call | None:
-    name = _choice("pretrain", rest, {name: description for name, (description, _) in presets.PRETRAIN.items()})
+def _stage(command: str, rest: list[str], registry: Mapping[str, tuple[str, Any]], module: str) -> Call | None:
+    """A stage whose command line is a preset's name and its flags."""
+    name = _choice(command, rest, _descriptions(registry))
     if name is None:
         return None
-    config: PretrainConfig = _flags("pretrain", rest, presets.PRETRAIN[name][1])
-    return Call("r1kit.stages.pretrain", (config,), run=config.run)
+    config = _flags(command, rest, registry[name][1])
+    return Call(f"r1kit.stages.{module}", (config,), run=config.run)
+
+
+def _descriptions(registry: Mapping[str, tuple[str, Any]]) -> dict[str, str]:
+    return {name: description for name, (description, _) in registry.items()}
 
 
 def _evaluate(rest: list[str]) -> Call:
@@ -225,11 +255,15 @@ def _listing(descriptions: Mapping[str, str]) -> str:
 
 
 def _all_presets() -> str:
-    rl = {f"r1kit rl {name}": description for name, (description, _) in presets.RL.items()}
-    pretrain = {f"r1kit pretrain {name}": description for name, (description, _) in presets.PRETRAIN.items()}
-    pipelines = {f"r1kit run {name}": description for name, description in presets.PIPELINES.items()}
+    lines = {f"r1kit run {name}": recipes.describe(name) for name in recipes.names()}
+    registries = {
+        "rl": presets.RL, "sft": presets.SFT, "reject": presets.REJECT, "preferences": presets.PREFERENCES,
+        "reward-model": presets.REWARD_MODEL, "distill": presets.DISTILL, "pretrain": presets.PRETRAIN,
+    }  # fmt: skip
+    for command, registry in registries.items():
+        lines |= {f"r1kit {command} {name}": text for name, text in _descriptions(registry).items()}
     algos = ", ".join(presets.ALGOS)
-    return f"{_listing(pipelines | rl | pretrain)}\n\nalgorithms (r1kit rl PRESET --algo NAME): {algos}"
+    return f"{_listing(lines)}\n\nalgorithms (r1kit rl PRESET --algo NAME): {algos}"
 
 
 def _run(call: Call) -> None:
@@ -246,7 +280,7 @@ def _run(call: Call) -> None:
 
 def _stopped(call: Call | None) -> str:
     if call is None or call.run is None:
-        return "stopped"
+        return "stopped; the same command goes on where it was" if call and call.heavy else "stopped"
     from r1kit.training.checkpoint import checkpoint_steps
 
     steps = checkpoint_steps(call.run)

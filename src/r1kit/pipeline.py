@@ -1,28 +1,369 @@
-"""The recipe as one resumable command: base model -> R1-Zero -> report.
+"""A recipe as one resumable command: every stage of R1 in order, each skipped when nothing that it depends on changed.
 
-    r1kit run demo
+    r1kit run demo                         # base -> R1-Zero -> R1 -> distilled students -> report
+    r1kit run my_recipe.py --until dev1    # a recipe of your own
 
-Each stage resumes from its own run folder; the report is made again from what is there.
+A recipe is a dict of stage names and configs; `@zero` in a config stands for the run folder of the stage `zero`. A
+stage is done when its folder says so under a key made of its config and of what its inputs hold; a stage that was cut
+off goes on from its own checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from r1kit import presets
-from r1kit.config import RLConfig
-from r1kit.report import report
-from r1kit.stages import rl
+from r1kit import __version__
+from r1kit.config import (
+    DistillConfig,
+    EvalConfig,
+    PreferencesConfig,
+    PretrainConfig,
+    RejectConfig,
+    RewardModelConfig,
+    RLConfig,
+    SFTConfig,
+    to_dict,
+)  # fmt: skip
+from r1kit.model.hf import SHIPPED, model_folder
+from r1kit.recipes import Recipe, load_recipe
+from r1kit.run import CHANGEABLE, clock, cpu_cores, write_json_atomic
+
+KINDS: dict[type, str] = {
+    PretrainConfig: "pretrain", RLConfig: "rl", SFTConfig: "sft", RejectConfig: "reject",
+    PreferencesConfig: "preferences", RewardModelConfig: "reward-model", DistillConfig: "distill",
+    EvalConfig: "evaluate",
+}  # fmt: skip
+MARK = ".stage.json"
+"""Key, state, output and seconds of a stage; hidden, because a stage finds its folder empty or its own."""
+NOT_OUTPUT = {"config.json", "metrics.jsonl", "samples.jsonl", "manifest.json", "state.json", "learner.pt"}
 
 
-def main(preset: str, run: Path, seed: int) -> None:
-    """Run every stage of a pipeline preset under `run`, then write `run`/report.html and summary.json."""
-    rl.main(zero_config(preset, run, seed))
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe in a pipeline folder."""
+
+    name: str
+    kind: str
+    config: Any
+    """With references resolved to folders, and its own run folder set."""
+    inputs: tuple[str, ...]
+    """Stages that it refers to."""
+    folder: Path
+    identity: str
+    """Hash of the config with references by name: what changes the result, besides the inputs."""
+
+
+def main(
+    recipe: str, run: Path, seed: int, start: str = "", until: str = "", only: str = "", plan: bool = False
+) -> None:
+    """Run the stages of a recipe under `run` that are not done yet, then write `run`/report.html and summary.json.
+
+    `recipe` is a name or the path of a Python file. `start`, `until` and `only` choose stages by name; `plan` only
+    shows what would be done. Before any compute: ValueError for an unknown stage, a reference to nothing or a bad
+    config, FileNotFoundError for a model or a data file that is not there.
+    """
+    made = load_recipe(recipe)
+    stages = resolve(made, run, seed)
+    chosen = choose(stages, start, until, only)
+    show_plan(stages, chosen, made)
+    if plan:
+        return
+    for stage in stages:
+        if stage in chosen:
+            check(made.stages[stage.name])
+    for stage in chosen:
+        if state_of(stage, stages) != "done":
+            write_state(run, recipe, seed, stages, running=stage.name)
+            run_stage(stage, stages)
+    write_state(run, recipe, seed, stages)
+    from r1kit.report import report
+
     page = report.main(run)
     print(f"report: {page}\ntry it: r1kit chat {run}")
 
 
-def zero_config(preset: str, run: Path, seed: int) -> RLConfig:
-    """The R1-Zero stage of a pipeline preset."""
-    return replace(presets.RL[preset][1], run=run / "zero", seed=seed)
+def resolve(recipe: Recipe, run: Path, seed: int) -> list[Stage]:
+    """The stages in an order in which every input comes before its use (the recipe's, where that is one)."""
+    configs = recipe.stages
+    waiting = dict(configs)
+    stages: list[Stage] = []
+    while waiting:
+        done = {stage.name for stage in stages}
+        ready = [name for name, config in waiting.items() if references(config) <= done]
+        ready.sort(
+            key=lambda name: not isinstance(waiting[name], EvalConfig)
+        )  # a model is scored as soon as it is there
+        if not ready:
+            name, config = next(iter(waiting.items()))
+            missing = sorted(references(config) - done)
+            known = "depends on itself" if set(missing) <= configs.keys() else f"the stages are {', '.join(configs)}"
+            raise ValueError(f"recipe: stage {name!r} refers to {', '.join('@' + m for m in missing)}; {known}")
+        name = ready[0]
+        stages.append(_stage(name, waiting.pop(name), run, seed))
+    return stages
+
+
+def references(config: Any) -> set[str]:
+    """Names of the stages that a config refers to, as in `model="@zero"`."""
+    return {value[1:].partition("/")[0] for value in _strings(config) if value.startswith("@")}
+
+
+def _stage(name: str, config: Any, run: Path, seed: int) -> Stage:
+    if type(config) not in KINDS:
+        raise ValueError(f"recipe: stage {name!r} is a {type(config).__name__}; give a config of r1kit.config")
+    seeded = with_seed(config, seed)
+    plain = {key: value for key, value in _flat(to_dict(seeded)).items() if key not in CHANGEABLE and key != "out"}
+    identity = hashlib.sha256(json.dumps([KINDS[type(config)], plain], sort_keys=True).encode()).hexdigest()
+    folder = run / name
+    place = {"out": folder} if isinstance(config, EvalConfig) else {"run": folder}
+    resolved = replace(_resolved(seeded, run), **place)
+    return Stage(name, KINDS[type(config)], resolved, tuple(sorted(references(config))), folder, identity)
+
+
+def with_seed(config: Any, seed: int) -> Any:
+    """The config with the pipeline's seed; evaluations keep theirs, so that all are on the same problems."""
+    if isinstance(config, DistillConfig):
+        return replace(config, samples=replace(config.samples, seed=seed), sft=replace(config.sft, seed=seed))
+    return config if isinstance(config, EvalConfig) else replace(config, seed=seed)
+
+
+def _resolved(value: Any, run: Path) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _resolved(getattr(value, f.name), run) for f in fields(value)})
+    if isinstance(value, tuple):
+        return tuple(_resolved(item, run) for item in value)
+    return str(run / value[1:]) if isinstance(value, str) and value.startswith("@") else value
+
+
+def _strings(value: Any) -> list[str]:
+    if is_dataclass(value) and not isinstance(value, type):
+        return [text for f in fields(value) for text in _strings(getattr(value, f.name))]
+    if isinstance(value, tuple):
+        return [text for item in value for text in _strings(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def choose(stages: Sequence[Stage], start: str, until: str, only: str) -> list[Stage]:
+    """The stages from `start` to `until`, or `only` one; ValueError for a name that is none of them."""
+    names = [stage.name for stage in stages]
+    for flag, name in (("--start", start), ("--until", until), ("--only", only)):
+        if name and name not in names:
+            raise ValueError(f"{flag} {name!r} is no stage of this recipe; stages are {', '.join(names)}")
+    if only:
+        return [stage for stage in stages if stage.name == only]
+    first = names.index(start) if start else 0
+    last = names.index(until) if until else len(names) - 1
+    if first > last:
+        raise ValueError(f"--start {start} comes after --until {until}; the order is {', '.join(names)}")
+    return list(stages[first : last + 1])
+
+
+def key_of(stage: Stage, stages: Sequence[Stage]) -> str | None:
+    """Hash of all that the stage's result depends on; None while an input is not done."""
+    by_name = {other.name: other for other in stages}
+    inputs = {}
+    for name in stage.inputs:
+        if state_of(by_name[name], stages) != "done":
+            return None
+        inputs[name] = _mark(by_name[name])["output"]
+    outside = {text: [_digest(file) for file in _files(text)] for text in _strings(stage.config)}
+    return hashlib.sha256(json.dumps([stage.identity, inputs, outside], sort_keys=True).encode()).hexdigest()
+
+
+def state_of(stage: Stage, stages: Sequence[Stage]) -> str:
+    """done, begun (it goes on where it stopped), changed (its config or inputs are not what they were) or new."""
+    mark = _mark(stage)
+    if not mark:
+        return "new"
+    if mark["key"] != key_of(stage, stages):
+        return "changed"
+    return "done" if mark["state"] == "done" else "begun"
+
+
+def run_stage(stage: Stage, stages: Sequence[Stage]) -> None:
+    """Run one stage to its end. What a changed one had made before is moved aside, not deleted."""
+    key = key_of(stage, stages)
+    if key is None:
+        waiting = [other.name for other in stages if other.name in stage.inputs and state_of(other, stages) != "done"]
+        raise ValueError(f"stage {stage.name} needs {', '.join(waiting)}, not done yet; run without --start or --only")
+    mark = _mark(stage)
+    if mark and mark["key"] != key:
+        print(f"{stage.name}: its settings or inputs have changed; the old one is kept in {_set_aside(stage.folder)}")
+        mark = {}
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    before = mark.get("seconds", 0.0)
+    write_json_atomic(stage.folder / MARK, {"key": key, "state": "begun", "seconds": before})
+    print(f"\n== {stage.name}: {stage.kind} ==", flush=True)
+    start = time.perf_counter()
+    seconds = before
+    try:
+        execute(stage.config)
+    finally:
+        seconds += time.perf_counter() - start
+        write_json_atomic(stage.folder / MARK, {"key": key, "state": "begun", "seconds": seconds})
+    done = {"key": key, "state": "done", "seconds": seconds, "output": output_digest(stage.folder)}
+    write_json_atomic(stage.folder / MARK, done)
+
+
+def execute(config: Any) -> None:
+    """Run the stage that this config is for."""
+    match config:
+        case PretrainConfig():
+            from r1kit.stages import pretrain as stage
+        case RLConfig():
+            from r1kit.stages import rl as stage
+        case SFTConfig():
+            from r1kit.stages import sft as stage
+        case RejectConfig():
+            from r1kit.stages import reject as stage
+        case PreferencesConfig():
+            from r1kit.stages import preferences as stage
+        case RewardModelConfig():
+            from r1kit.stages import reward_model as stage
+        case DistillConfig():
+            from r1kit.stages import distill as stage
+        case EvalConfig():
+            from r1kit.stages import evaluate as stage
+        case _:
+            raise ValueError(f"no stage runs a {type(config).__name__}")
+    stage.main(config)  # type: ignore[attr-defined]
+
+
+def output_digest(folder: Path) -> str:
+    """Hash of what a stage made: its last checkpoint's model where it has one, else its files without times."""
+    checkpoints = sorted(folder.glob("checkpoints/step-*")) or sorted(folder.glob("student/checkpoints/step-*"))
+    root = checkpoints[-1] if checkpoints else folder
+    files = sorted(
+        p for p in root.rglob("*") if p.is_file() and p.name not in NOT_OUTPUT and not p.name.startswith(".")
+    )
+    return hashlib.sha256(json.dumps([[str(p.relative_to(root)), _digest(p)] for p in files]).encode()).hexdigest()
+
+
+def check(config: Any) -> None:
+    """Find what is missing outside the pipeline before the first stage computes: tasks, models and data."""
+    from r1kit.tasks import load_problems
+    from r1kit.training.models import resolve_model
+
+    for name, value in _flat(to_dict(config)).items():
+        match name.rpartition(".")[2]:
+            case "tasks" | "general_tasks":
+                for task in value:
+                    load_problems(task, "train", 0)
+            case "model" | "teacher" if _local(value):
+                resolve_model(value)
+            case "data" | "general_data":
+                for path in value:
+                    if not path.startswith("@") and path != "general" and not Path(path).exists():
+                        raise FileNotFoundError(f"{path}: no such file; give a .jsonl file, a run folder or @stage")
+
+
+def _local(model: str) -> bool:
+    """Whether a model is something on this machine: no stage of the recipe and no Hugging Face name."""
+    return bool(model) and not model.startswith("@") and (model.startswith((".", "/")) or model.count("/") != 1)
+
+
+def write_state(run: Path, recipe: str, seed: int, stages: Sequence[Stage], running: str = "") -> None:
+    """`run`/pipeline.json: which stages there are, and how far each is."""
+    rows = []
+    for stage in stages:
+        state = "running" if stage.name == running else "done" if state_of(stage, stages) == "done" else "waiting"
+        seconds = _mark(stage).get("seconds")
+        rows.append(
+            {"name": stage.name, "kind": stage.kind, "inputs": stage.inputs, "state": state, "seconds": seconds}
+        )
+    run.mkdir(parents=True, exist_ok=True)
+    finished = all(row["state"] == "done" for row in rows)
+    about = {"recipe": recipe, "seed": seed, "stages": rows, "finished": finished}
+    write_json_atomic(run / "pipeline.json", {**about, "r1kit": __version__, "cpu_cores": cpu_cores()})
+
+
+def show_plan(stages: Sequence[Stage], chosen: Sequence[Stage], recipe: Recipe) -> None:
+    """Print the stages, their sizes, what will be done with each, and the time that is left."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="plan", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column in ("stage", "from", "what", "now", "about"):
+        table.add_column(column, overflow="fold", justify="right" if column == "about" else "left")
+    left, unknown = 0.0, False
+    for stage in stages:
+        state = state_of(stage, stages)
+        action = {"done": "done", "begun": "goes on", "changed": "again", "new": "runs"}[state]
+        seconds = recipe.seconds.get(stage.name)
+        if stage not in chosen:
+            action = "done" if state == "done" else "not chosen"
+        elif state != "done":
+            spent = _mark(stage).get("seconds", 0.0) if state == "begun" else 0.0
+            left += max(0.0, (seconds or 0.0) - spent)
+            unknown = unknown or seconds is None
+        table.add_row(
+            stage.name, " ".join(stage.inputs), sizes(stage.config), action, clock(seconds) if seconds else "?"
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    more = " and the stages whose time is not known" if unknown else ""
+    console.print(f"to do: about {clock(left)}{more} ({recipe.machine})" if recipe.seconds else "no times known yet")
+
+
+def sizes(config: Any) -> str:
+    """What a stage does, in a few words with its numbers."""
+    match config:
+        case RLConfig():
+            completions = config.problems_per_step * config.group_size
+            return f"RL, {config.steps:,} steps x {completions:,} completions"
+        case SFTConfig():
+            return f"SFT, {config.epochs} epochs, batch {config.batch_size}"
+        case RejectConfig():
+            number = len(config.tasks) * config.num_problems
+            return f"sample {number:,} problems x {config.num_samples}, keep the good"
+        case PreferencesConfig():
+            return f"judge, {config.num_prompts:,} prompts x {config.num_samples} responses"
+        case RewardModelConfig():
+            return f"{config.kind} reward model, {config.epochs} epochs, batch {config.batch_size}"
+        case DistillConfig():
+            return f"distill, {config.method}"
+        case EvalConfig():
+            return f"score, {len(config.tasks) * config.num_problems:,} problems x {config.num_samples}"
+        case _:
+            return f"pretrain, {config.steps:,} steps"
+
+
+def _files(text: str) -> list[Path]:
+    """The files that a config's text names: a data file, or the weights of a model folder."""
+    path = model_folder(text) if text in SHIPPED else Path(text)
+    if not text or len(text) > 1000 or (path / MARK).exists():
+        return []
+    return sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+
+
+def _mark(stage: Stage) -> dict[str, Any]:
+    path = stage.folder / MARK
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _set_aside(folder: Path) -> Path:
+    number = 1
+    while (aside := folder.parent / "old" / f"{folder.name}-{number}").exists():
+        number += 1
+    aside.parent.mkdir(exist_ok=True)
+    folder.rename(aside)
+    return aside
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

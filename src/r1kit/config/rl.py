@@ -100,8 +100,8 @@ class RLConfig:
     general_share: float = 0.25
     """Share of each step's problems that are general prompts (the mixture is not stated by the paper; ours)."""
     general_from: int = 0
-    """Step from which general prompts and their preference reward take part (paper: the last 400 of 1,700 steps, because
-    longer training on a reward model invites reward hacking)."""
+    """Step from which general prompts and their preference reward take part (paper: the last 400 of 1,700 steps,
+    because longer training on a reward model invites reward hacking)."""
     template: str = "short"
     """Prompt template: short, short-prefilled, r1-zero, r1-zero-prefilled, or chat (the model's own)."""
     seed: int = 0

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
 DEMO_BASE = "demo-base"
+SHIPPED = (DEMO_BASE, "demo-student")
+"""Models that come with r1kit: the demo's base and the smaller base of its students."""
 
 
 def model_folder(name: str | Path) -> Path:
-    """The local folder of a model: a folder, `demo-base` (shipped with r1kit), or a Hugging Face name (downloaded)."""
-    if str(name) == DEMO_BASE:
-        return Path(str(resources.files("r1kit") / "assets" / DEMO_BASE))
+    """The local folder of a model: a folder, one of SHIPPED, or a Hugging Face name (downloaded)."""
+    if str(name) in SHIPPED:
+        return Path(str(resources.files("r1kit") / "assets" / str(name)))
     folder = Path(name)
     if (folder / "config.json").is_file():
         return folder

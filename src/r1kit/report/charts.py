@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
@@ -33,6 +33,17 @@ class Series:
     """(x, low, high)"""
     style: Literal["line", "marked", "faint", "dashed"] = "line"
     """marked: with a dot at every point. faint: thin, behind others, and not in the legend."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar with its interval. `name` breaks into lines at spaces."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    colour: int = 1
 
 
 @dataclass(frozen=True)
@@ -117,16 +128,22 @@ def line_chart(
     series: Sequence[Series],
     *,
     scale: Unit = "number",
+    y_min: float | None = None,
     y_max: float | None = None,
     height: int = HEIGHT,
 ) -> Chart | None:
-    """Lines over steps, the y axis from 0 (or the lowest value when that is negative). None when there is no point."""
+    """Lines over steps, the y axis from 0 (or the lowest value when that is negative) unless `y_min` says otherwise.
+
+    None when there is no point.
+    """
     series = [s for s in series if s.points]
     if not series:
         return None
     xs = [x for s in series for x, _ in s.points]
     ys = [y for s in series for _, y in s.points] + [y for s in series for _, low, high in s.band for y in (low, high)]
     frame = _frame(min(xs), max(xs), min(ys), max(ys), y_max, WIDTH, height)
+    if y_min is not None:
+        frame = replace(frame, y_low=y_min)
     parts = [_axes(frame, scale, "step")]
     for s in series:
         if s.band:
@@ -169,6 +186,40 @@ def stacked_chart(
     return Chart(title, unit, _svg(parts, f"{title} ({unit}) over steps", height), legend)
 
 
+def bar_chart(
+    title: str,
+    unit: str,
+    bars: Sequence[Bar],
+    *,
+    scale: Unit = "number",
+    y_max: float | None = None,
+    height: int = HEIGHT,
+) -> Chart | None:
+    """Bars side by side, each with its value above it and its 95% interval as a whisker. None without bars."""
+    if not bars:
+        return None
+    lines = max(len(bar.name.split()) for bar in bars)
+    highest = max(max(bar.value, min(bar.high, y_max or bar.high)) for bar in bars)
+    frame = _frame(0.0, float(len(bars)), 0.0, highest, y_max, WIDTH, height)
+    parts = [_scale(frame, scale)]
+    width = min(46.0, 0.66 * (frame.x(1) - frame.x(0)))
+    for i, bar in enumerate(bars):
+        x, top, bottom = frame.x(i + 0.5), frame.y(bar.value), frame.y(0)
+        low, high = frame.y(max(0.0, bar.low)), frame.y(min(bar.high, frame.y_high))
+        shown = f"{bar.value:.1%}" if scale == "percent" else f"{bar.value:.3g}"
+        ends = f"{bar.low:.1%} to {bar.high:.1%}" if scale == "percent" else f"{bar.low:.3g} to {bar.high:.3g}"
+        parts.append(
+            f'<rect class="f{bar.colour}" x="{x - width / 2:.1f}" y="{top:.1f}" width="{width:.1f}" '
+            f'height="{max(0.0, bottom - top):.1f}"><title>{Markup.escape(bar.name)}: {shown} ({ends})</title></rect>'
+            f'<path class="whisker" d="M{x:.1f},{low:.1f} V{high:.1f}"/>'
+            f'<text class="value" x="{x:.1f}" y="{min(top, high) - 4:.1f}" text-anchor="middle">{shown}</text>'
+        )
+        for line, word in enumerate(bar.name.split()):
+            y = height - BOTTOM + 14 + (13 if lines > 1 else 0) * line
+            parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{Markup.escape(word)}</text>')
+    return Chart(title, unit, _svg(parts, f"{title} ({unit})", height), ())
+
+
 def _frame(
     x_low: float, x_high: float, y_low: float, y_high: float, y_max: float | None, width: int, height: int
 ) -> _Frame:
@@ -185,13 +236,19 @@ def _frame(
     return _Frame(x_low, x_high, y_low, y_high, width, height)
 
 
-def _axes(frame: _Frame, scale: Unit, x_label: str) -> str:
+def _scale(frame: _Frame, scale: Unit) -> str:
+    """The y axis."""
     parts = []
     for value in ticks(frame.y_low, frame.y_high):
         y = frame.y(value)
         kind = "axis" if value == 0 else "grid"
         parts.append(f'<line class="{kind}" x1="{LEFT}" x2="{frame.width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{tick_label(value, scale)}</text>')
+    return "".join(parts)
+
+
+def _axes(frame: _Frame, scale: Unit, x_label: str) -> str:
+    parts = [_scale(frame, scale)]
     bottom = frame.height - BOTTOM
     for value in ticks(frame.x_low, frame.x_high, 6):
         if value != int(value):

@@ -1,7 +1,6 @@
-"""What a run set out to show, computed from its evaluations: numbers, 95% intervals, and whether each claim holds.
+"""What an RL run set out to show, computed from its evaluations: numbers, 95% intervals, and whether each claim holds.
 
-The problem is the unit of sampling: a problem's completions are averaged first, and intervals come from the spread over
-problems (paired over the same problems where two evaluations are compared), estimate +- 1.96 standard errors.
+`pipeline_claims.py` has the claims of the whole recipe, made of the same parts.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from r1kit.report.estimates import Estimate, difference, mean, paired, pass_at_1, ratio
 from r1kit.report.paper import CLAIMS as PAPER
-from r1kit.report.read import Evaluation, ProblemResult
+from r1kit.report.read import Evaluation
 
-Z95 = 1.959964
 DEMO_TASKS = ("countdown", "remainder")
 BASE_RANGE = (0.08, 0.25)
 ZERO_AT_LEAST = 0.85
@@ -23,23 +22,7 @@ LENGTH_RATIO = 2.0
 MIN_PROBLEMS, MIN_SAMPLES = 200, 16
 
 Unit = Literal["share", "points", "ratio", "words"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean (or a function of means) over problems, with its standard error; `n` is the number of problems."""
-
-    value: float
-    se: float
-    n: int
-
-    @property
-    def low(self) -> float:
-        return self.value - Z95 * self.se
-
-    @property
-    def high(self) -> float:
-        return self.value + Z95 * self.se
+Verdict = Literal["holds", "does not hold", "not yet", "not measured", "not measured yet"]
 
 
 @dataclass(frozen=True)
@@ -62,54 +45,11 @@ class Claim:
     """The claim holds and the whole interval is on the claimed side."""
     detail: str
     """The numbers behind `measured`, and why it does not count where it does not."""
-
-
-def mean(values: Sequence[float]) -> Estimate:
-    """Mean over problems; standard error = sample standard deviation / sqrt(n), infinite for one value."""
-    n = len(values)
-    centre = math.fsum(values) / n
-    if n == 1:
-        return Estimate(centre, math.inf, 1)
-    variance = math.fsum((value - centre) ** 2 for value in values) / (n - 1)
-    return Estimate(centre, math.sqrt(variance / n), n)
-
-
-def difference(after: Sequence[float], before: Sequence[float]) -> Estimate:
-    """Mean of after - before, paired over problems."""
-    return mean([a - b for a, b in zip(after, before, strict=True)])
-
-
-def ratio(after: Sequence[float], before: Sequence[float]) -> Estimate:
-    """mean(after) / mean(before), paired over problems; standard error by the delta method.
-
-    se = se of mean(after - R * before) / mean(before), with R the ratio (Cochran 1977, eq. 2.46).
-    """
-    denominator = math.fsum(before) / len(before)
-    if denominator == 0:
-        raise ValueError("the mean before is 0, so there is no ratio; compare the difference")
-    value = math.fsum(after) / math.fsum(before)
-    residual = mean([a - value * b for a, b in zip(after, before, strict=True)])
-    return Estimate(value, residual.se / abs(denominator), len(after))
-
-
-def paired(
-    after: Evaluation, before: Evaluation, field: Callable[[ProblemResult], float]
-) -> tuple[list[float], list[float]]:
-    """The field's values in two evaluations, over the problems that both have, in the same order."""
-    then = {(p.task, p.id): field(p) for p in before.problems}
-    now = {(p.task, p.id): field(p) for p in after.problems}
-    keys = [key for key in then if key in now]
-    if not keys:
-        raise ValueError(
-            f"the evaluations of steps {before.step} and {after.step} share no problem; "
-            "evaluate both with the same --eval.seed and --eval.num-problems"
-        )
-    return [now[key] for key in keys], [then[key] for key in keys]
-
-
-def pass_at_1(evaluation: Evaluation, task: str = "all") -> Estimate:
-    """Share of right completions, averaged over problems."""
-    return mean([p.right for p in evaluation.of(task)])
+    verdict: Verdict
+    remark: str = ""
+    """What the interval adds to the verdict."""
+    tried: str = ""
+    """For a claim that does not hold: what was tried."""
 
 
 def claims(evaluations: Sequence[Evaluation], *, finished: bool = True) -> list[Claim]:
@@ -129,15 +69,10 @@ def claims(evaluations: Sequence[Evaluation], *, finished: bool = True) -> list[
         found.append(_cons(evaluations, DEMO_TASKS[1] if DEMO_TASKS[1] in voting else voting[0]))
     if finished:
         return found
-    return [
-        c
-        if c.id == "base"
-        else replace(c, holds=False, conclusive=False, detail=f"{c.detail}; the run has not finished")
-        for c in found
-    ]
+    return [c if c.id == "base" else not_yet(c, "the run has not finished") for c in found]
 
 
-def _claim(
+def judge(
     id: str,
     statement: str,
     unit: Unit,
@@ -145,10 +80,22 @@ def _claim(
     meets: Callable[[float], bool],
     detail: str,
     broken: str = "",
+    *,
+    sure: bool = True,
 ) -> Claim:
-    """A claim from an estimate. `meets` is true on an interval of values, so both ends meeting it means all do."""
+    """A claim from an estimate. `meets` is true on an interval of values, so both ends meeting it means all do.
+
+    `broken` says why the claim cannot hold whatever the number is; `sure` is false when something besides the estimate
+    that the claim needs is not beyond doubt.
+    """
     holds = meets(estimate.value) and not broken
     known = math.isfinite(estimate.se)
+    ends = [meets(estimate.low), meets(estimate.high)] if known else [False]
+    conclusive = holds and all(ends) and sure
+    if holds:
+        remark = "" if conclusive else "but not beyond doubt" if all(ends) else "but not its whole interval"
+    else:
+        remark = "but part of its interval does" if any(ends) and not broken else ""
     return Claim(
         id=id,
         statement=statement,
@@ -158,14 +105,25 @@ def _claim(
         low=estimate.low if known else None,
         high=estimate.high if known else None,
         holds=holds,
-        conclusive=holds and known and meets(estimate.low) and meets(estimate.high),
+        conclusive=conclusive,
         detail="; ".join(part for part in (detail, broken) if part),
+        verdict="holds" if holds else "does not hold",
+        remark=remark,
     )
 
 
-def _unmeasured(id: str, statement: str, unit: Unit) -> Claim:
-    detail = "needs a second evaluation"
-    return Claim(id, statement, PAPER[id], unit, None, None, None, holds=False, conclusive=False, detail=detail)
+def unmeasured(id: str, statement: str, unit: Unit, detail: str, verdict: Verdict = "not measured") -> Claim:
+    """A claim that the files say nothing about yet; `detail` is what is missing."""
+    return Claim(
+        id, statement, PAPER[id], unit, None, None, None, holds=False, conclusive=False, detail=detail, verdict=verdict
+    )
+
+
+def not_yet(claim: Claim, why: str) -> Claim:
+    """The claim about something that has not finished: its number stands, but it cannot hold before the end."""
+    verdict = "not yet" if claim.measured is not None else claim.verdict
+    detail = "; ".join(part for part in (claim.detail, why) if part)
+    return replace(claim, holds=False, conclusive=False, verdict=verdict, remark="", detail=detail)
 
 
 def _protocol(evaluation: Evaluation) -> str:
@@ -189,7 +147,7 @@ def _sizes(evaluation: Evaluation) -> str:
 def _base(first: Evaluation) -> Claim:
     low, high = BASE_RANGE
     broken = "; ".join(part for part in (_protocol(first), "" if first.step == 0 else "not the base model") if part)
-    return _claim(
+    return judge(
         "base",
         f"the base solves {low:.0%} to {high:.0%} (pass@1)",
         "share",
@@ -201,7 +159,7 @@ def _base(first: Evaluation) -> Claim:
 
 
 def _zero(final: Evaluation) -> Claim:
-    return _claim(
+    return judge(
         "zero",
         f"R1-Zero solves at least {ZERO_AT_LEAST:.0%} (pass@1)",
         "share",
@@ -215,18 +173,18 @@ def _zero(final: Evaluation) -> Claim:
 def _risen(evaluations: Sequence[Evaluation]) -> Claim:
     statement = "pass@1 rises from the first evaluation to the last"
     if len(evaluations) < 2:
-        return _unmeasured("risen", statement, "points")
+        return unmeasured("risen", statement, "points", "needs a second evaluation")
     first, final = evaluations[0], evaluations[-1]
     rise = difference(*paired(final, first, lambda p: p.right))
     detail = f"{pass_at_1(first).value:.1%} → {pass_at_1(final).value:.1%}"
-    return _claim("risen", statement, "points", rise, lambda value: value > 0, detail)
+    return judge("risen", statement, "points", rise, lambda value: value > 0, detail)
 
 
 def _stays(evaluations: Sequence[Evaluation]) -> Claim:
     """The largest drop of any evaluation below the best one before it; negative when every one is a new best."""
     statement = f"no evaluation falls more than {LARGEST_DROP * 100:.0f} points below the best before it"
     if len(evaluations) < 2:
-        return _unmeasured("stays", statement, "points")
+        return unmeasured("stays", statement, "points", "needs a second evaluation")
     drops = []
     for i in range(1, len(evaluations)):
         best = max(evaluations[:i], key=lambda e: pass_at_1(e).value)
@@ -235,29 +193,29 @@ def _stays(evaluations: Sequence[Evaluation]) -> Claim:
     detail = f"largest drop of {len(drops)}: step {best_step} → {step}"
     if drop.value <= 0:
         detail = f"none: every evaluation is a new best, by the least at step {best_step} → {step}"
-    return _claim("stays", statement, "points", drop, lambda value: value <= LARGEST_DROP, detail)
+    return judge("stays", statement, "points", drop, lambda value: value <= LARGEST_DROP, detail)
 
 
 def _length(evaluations: Sequence[Evaluation]) -> Claim:
     statement = f"the mean response is at least {LENGTH_RATIO:g} times as long as the base's"
     if len(evaluations) < 2:
-        return _unmeasured("length", statement, "ratio")
+        return unmeasured("length", statement, "ratio", "needs a second evaluation")
     after, before = paired(evaluations[-1], evaluations[0], lambda p: p.length)
     if not any(before):
         raise ValueError("every completion of the first evaluation has 0 tokens; the evaluation's files are wrong")
     detail = f"{mean(before).value:.1f} → {mean(after).value:.1f} tokens"
-    return _claim("length", statement, "ratio", ratio(after, before), lambda value: value >= LENGTH_RATIO, detail)
+    return judge("length", statement, "ratio", ratio(after, before), lambda value: value >= LENGTH_RATIO, detail)
 
 
 def _reflection(evaluations: Sequence[Evaluation]) -> Claim:
     """A difference, not a ratio, because a base may use no reflection word at all."""
     statement = "responses hold more reflection words than the base's"
     if len(evaluations) < 2:
-        return _unmeasured("reflection", statement, "words")
+        return unmeasured("reflection", statement, "words", "needs a second evaluation")
     after, before = paired(evaluations[-1], evaluations[0], lambda p: p.reflection)
     then, now = mean(before).value, mean(after).value
     detail = f"{then:.2f} → {now:.2f} words per response" + (f", {now / then:.1f}×" if then else "")
-    return _claim("reflection", statement, "words", difference(after, before), lambda value: value > 0, detail)
+    return judge("reflection", statement, "words", difference(after, before), lambda value: value > 0, detail)
 
 
 def _cons(evaluations: Sequence[Evaluation], task: str) -> Claim:
@@ -275,4 +233,4 @@ def _cons(evaluations: Sequence[Evaluation], task: str) -> Claim:
     if most is not final:
         detail += f" (most: {gain(most).value * 100:+.1f} points at step {most.step})"
     statement = f"a majority vote over {k} beats one sample (cons@{k} > pass@1)"
-    return _claim("cons", statement, "points", gain(final), lambda value: value > 0, detail)
+    return judge("cons", statement, "points", gain(final), lambda value: value > 0, detail)

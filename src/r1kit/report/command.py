@@ -7,13 +7,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1kit.config import to_dict
-from r1kit.presets import PRETRAIN, RL
+from r1kit.presets import DISTILL, PREFERENCES, PRETRAIN, REJECT, REWARD_MODEL, RL, SFT
+
+PRESETS: dict[str, Mapping[str, tuple[str, Any]]] = {
+    "pretrain": PRETRAIN,
+    "rl": RL,
+    "sft": SFT,
+    "reject": REJECT,
+    "preferences": PREFERENCES,
+    "reward-model": REWARD_MODEL,
+    "distill": DISTILL,
+}
 
 
 def command(config: Mapping[str, Any]) -> str:
-    """`r1kit rl demo --seed 3 --optim.lr 0.0001` for a run's config.json; fields unknown to this r1kit are left out."""
+    """`r1kit rl demo --seed 3 --optim.lr 0.0001` for a run's config.json; fields unknown to this r1kit are left out.
+
+    Empty for a stage without presets.
+    """
     stage = str(config.get("stage", "rl"))
-    presets = {name: flat(to_dict(preset)) for name, (_, preset) in (PRETRAIN if stage == "pretrain" else RL).items()}
+    presets = {name: flat(to_dict(preset)) for name, (_, preset) in PRESETS.get(stage, {}).items()}
+    if not presets:
+        return ""
     ours = flat(config)
     changes = {
         name: {field: ours[field] for field, value in preset.items() if field in ours and ours[field] != value}

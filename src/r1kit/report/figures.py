@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from r1kit.report import claims
 from r1kit.report.charts import Chart, Series, line_chart, smooth, stacked_chart, thin
+from r1kit.report.estimates import over
 from r1kit.report.read import Evaluation, ProblemResult, RunRecord
 
 PHASES = (("sample", 1), ("score", 3), ("train", 2), ("other", 5), ("evaluate", 4))
 
 
-def _shown(charts: list[Chart | None]) -> list[Chart]:
+def shown(charts: list[Chart | None]) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
@@ -20,7 +20,7 @@ def window(run: RunRecord) -> int:
     return max(1, len(run.training) // 20)
 
 
-def _trained(run: RunRecord, key: str, name: str, colour: int) -> list[Series]:
+def trained(run: RunRecord, key: str, name: str, colour: int) -> list[Series]:
     """A training signal: every step faintly, and its moving average."""
     points = run.series(key)
     if window(run) == 1:
@@ -28,10 +28,10 @@ def _trained(run: RunRecord, key: str, name: str, colour: int) -> list[Series]:
     return [Series(name, points, colour, style="faint"), Series(name, smooth(points, window(run)), colour)]
 
 
-def _evaluated(
+def evaluated(
     run: RunRecord,
     name: str,
-    field: Callable[[ProblemResult], float],
+    field: Callable[[ProblemResult], float | None],
     colour: int,
     *,
     task: str = "all",
@@ -40,11 +40,10 @@ def _evaluated(
     """A mean over held-out problems at each evaluation, with its 95% interval as a band."""
     points, band = [], []
     for evaluation in run.evaluations:
-        if not (problems := evaluation.of(task)):
+        if not (estimate := over(evaluation, field, task)):
             continue
-        estimate = claims.mean([field(p) for p in problems])
         points.append((evaluation.step, estimate.value))
-        if len(problems) > 1:
+        if estimate.n > 1:
             high = estimate.high if top is None else min(top, estimate.high)
             band.append((evaluation.step, max(0.0, estimate.low), high))
     return Series(name, points, colour, band, "marked")
@@ -59,29 +58,29 @@ def accuracy(run: RunRecord) -> list[Chart]:
     """V1 Fig. 2: pass@1 and cons@k over steps, for all problems and for each task."""
     charts = []
     for task in _tasks(run.evaluations):
-        lines = [_evaluated(run, "pass@1", lambda p: p.right, 1, task=task, top=1.0)]
+        lines = [evaluated(run, "pass@1", lambda p: p.right, 1, task=task, top=1.0)]
         final = run.evaluations[-1]
         if task in final.voting_tasks:
-            lines.insert(0, _evaluated(run, f"cons@{final.num_samples}", lambda p: p.cons, 2, task=task, top=1.0))
+            lines.insert(0, evaluated(run, f"cons@{final.num_samples}", lambda p: p.cons, 2, task=task, top=1.0))
         title = "Accuracy, all tasks" if task == "all" else f"Accuracy, {task}"
         charts.append(
             line_chart(title, " and ".join(line.name for line in reversed(lines)), lines, scale="percent", y_max=1.0)
         )
-    return _shown(charts)
+    return shown(charts)
 
 
 def behaviour(run: RunRecord) -> list[Chart]:
     """V1 Fig. 3: response length over steps; V2 C.2: reflection words; and what over-thinking costs."""
-    length = [*_trained(run, "length/mean", "training", 1), _evaluated(run, "held-out", lambda p: p.length, 2)]
+    length = [*trained(run, "length/mean", "training", 1), evaluated(run, "held-out", lambda p: p.length, 2)]
     reflection = [
-        *_trained(run, "reflection/mean", "training", 1),
-        _evaluated(run, "held-out", lambda p: p.reflection, 2),
+        *trained(run, "reflection/mean", "training", 1),
+        evaluated(run, "held-out", lambda p: p.reflection, 2),
     ]
     truncated = [
-        *_trained(run, "length/truncated", "training", 1),
-        _evaluated(run, "held-out", lambda p: p.truncated, 2),
+        *trained(run, "length/truncated", "training", 1),
+        evaluated(run, "held-out", lambda p: p.truncated, 2),
     ]
-    return _shown(
+    return shown(
         [
             line_chart("Response length", "mean tokens", length),
             line_chart("Reflection words", "mean per response", reflection),
@@ -95,10 +94,10 @@ def signals(run: RunRecord) -> list[Chart]:
     small = 180
 
     def chart(title: str, unit: str, *keys: tuple[str, str], percent: bool = False) -> Chart | None:
-        lines = [line for i, (key, name) in enumerate(keys, start=1) for line in _trained(run, key, name, i)]
+        lines = [line for i, (key, name) in enumerate(keys, start=1) for line in trained(run, key, name, i)]
         return line_chart(title, unit, lines, scale="percent" if percent else "number", height=small)
 
-    return _shown(
+    return shown(
         [
             chart(
                 "Reward",
@@ -106,7 +105,10 @@ def signals(run: RunRecord) -> list[Chart]:
                 ("reward/mean", "total"),
                 ("reward/accuracy", "accuracy"),
                 ("reward/format", "format"),
+                ("reward/language", "language"),
+                ("reward/preference", "preference"),
             ),
+            chart("Language consistency", "share of words", ("language/consistency", "consistency"), percent=True),
             chart(
                 "Groups",
                 "share of groups",
@@ -145,5 +147,5 @@ def timing(run: RunRecord) -> list[Chart]:
         for phase, colour in PHASES[:3]
         if any(f"seconds/{phase}" in row for row in steps)
     ] or [Series("step", thin([(row["step"], row["seconds/step"]) for row in steps]), 1)]
-    speed = line_chart("Throughput", "tokens per second", _trained(run, "tokens_per_second", "tokens per second", 1))
-    return _shown([stacked_chart("Time per step", "seconds", layers), speed])
+    speed = line_chart("Throughput", "tokens per second", trained(run, "tokens_per_second", "tokens per second", 1))
+    return shown([stacked_chart("Time per step", "seconds", layers), speed])

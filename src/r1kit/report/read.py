@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1kit.rewards.accuracy import PREFERENCE_SCORERS
+
+GENERAL = "general prompts"
+"""Name of all general prompts together, as "all" is of all problems with a right answer."""
+
 
 @dataclass(frozen=True)
 class CompletionRecord:
@@ -27,6 +32,13 @@ class CompletionRecord:
     reflection: int
     """Reflection words in the text."""
     finish_reason: str
+    consistency: float | None = None
+    """Language consistency of the thought, 0 to 1; None without words, and in files of r1kit before 0.2."""
+    readable: bool | None = None
+    quality: float | None = None
+    """How good the response to a general prompt is, 0 to 1, by the rules that stand in for a judge; else None."""
+    summary: bool | None = None
+    """Something besides the answer follows the thought."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class ProblemCompletions:
     prompt: str
     gold: Any
     completions: tuple[CompletionRecord, ...]
+    general: bool = False
+    """A general prompt: nothing is right or wrong, a response is more or less good."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,15 @@ class ProblemResult:
     """Mean reflection words per completion."""
     truncated: float
     undecided: float
+    consistency: float | None = None
+    """Mean over the completions that have one; None when none has, as for the next three."""
+    readable: float | None = None
+    quality: float | None = None
+    summary: float | None = None
+    qualities: tuple[float, ...] = ()
+    """Each completion's quality."""
+    general: bool = False
+    """A general prompt, which has no right answer: not part of "all"."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +104,13 @@ class Evaluation:
         return tuple(dict.fromkeys(problem.task for problem in self.problems))
 
     def of(self, task: str) -> tuple[ProblemResult, ...]:
-        """The problems of a task; "all" is every problem."""
-        return self.problems if task == "all" else tuple(p for p in self.problems if p.task == task)
+        """The problems of a task; "all": those with a right answer (every problem, if none has); GENERAL: the rest."""
+        general = tuple(p for p in self.problems if p.general)
+        if task == GENERAL:
+            return general
+        if task == "all":
+            return tuple(p for p in self.problems if not p.general) or general
+        return tuple(p for p in self.problems if p.task == task)
 
 
 @dataclass(frozen=True)
@@ -97,6 +125,8 @@ class RunRecord:
     evaluations: tuple[Evaluation, ...]
     notes: tuple[str, ...]
     """What was missing or left out, in words."""
+    results: dict[str, float]
+    """The last evaluation row of metrics.jsonl, of whatever the stage evaluates."""
 
     @property
     def stage(self) -> str:
@@ -132,20 +162,22 @@ def find_run(folder: Path) -> Path:
 
 def read_run(folder: Path) -> RunRecord:
     """Read a run folder. Missing pieces become notes; a damaged file raises ValueError."""
-    config = _parse((folder / "config.json").read_text(), folder / "config.json")
+    config = parse(folder / "config.json")
     notes: list[str] = []
     training: dict[int, dict[str, float]] = {}
     eval_seconds: dict[int, float] = {}
-    for row in _rows(folder / "metrics.jsonl", notes):
+    results: dict[str, float] = {}
+    for row in rows(folder / "metrics.jsonl", notes):
         step = int(row["step"])
         row = {key: value for key, value in row.items() if value is not None}  # null: not finite
         if any(key.startswith("eval/") for key in row):
             eval_seconds[step] = row.get("seconds/eval", 0.0)
+            results = row
         else:
             training[step] = row  # a resumed run repeats the steps after its checkpoint: the later row is the run's
     if not training:
         notes.append("metrics.jsonl has no training step yet")
-    evaluations = _read_evaluations(folder / "evals", notes)
+    evaluations = read_evaluations(folder / "evals", notes)
     return RunRecord(
         folder=folder,
         config=config,
@@ -153,12 +185,13 @@ def read_run(folder: Path) -> RunRecord:
         eval_seconds=eval_seconds,
         evaluations=tuple(evaluations),
         notes=tuple(notes),
+        results=results,
     )
 
 
 def read_completions(path: Path) -> list[ProblemCompletions]:
     """The problems of one evals/*.jsonl with their completions."""
-    return [_problem(row) for row in _rows(path, [])]
+    return [_problem(row) for row in rows(path, [])]
 
 
 def majority_right(answers: Sequence[tuple[str, bool]]) -> float:
@@ -175,19 +208,26 @@ def majority_right(answers: Sequence[tuple[str, bool]]) -> float:
     return sum(answer in right for answer in leaders) / len(leaders)
 
 
-def _read_evaluations(folder: Path, notes: list[str]) -> Iterator[Evaluation]:
+def read_evaluations(folder: Path, notes: list[str]) -> Iterator[Evaluation]:
+    """The evaluations in a folder, in the order of their steps; what is left out is noted."""
     headers = sorted(folder.glob("step-*.json")) if folder.is_dir() else []
     for header in headers:
         completions = header.with_suffix(".jsonl")
         if not completions.is_file():
-            notes.append(f"evals/{completions.name} is missing, so the evaluation in evals/{header.name} is left out")
+            name = f"{folder.name}/{completions.name}"
+            notes.append(f"{name} is missing, so the evaluation in {folder.name}/{header.name} is left out")
             continue
-        data = _parse(header.read_text(), header)
-        problems = tuple(_result(_problem(row)) for row in _rows(completions, notes))
+        data = parse(header)
+        problems = tuple(_result(_problem(row)) for row in rows(completions, notes))
         if not problems:
-            notes.append(f"evals/{completions.name} is empty, so this evaluation is left out")
+            notes.append(f"{folder.name}/{completions.name} is empty, so this evaluation is left out")
             continue
-        voting = tuple(task for task, row in data["results"].items() if any(key.startswith("cons@") for key in row))
+        ruled = {"all", *(p.task for p in problems if not p.general)}
+        voting = tuple(
+            task
+            for task, row in data["results"].items()
+            if task in ruled and any(key.startswith("cons@") for key in row)
+        )
         yield Evaluation(int(data["step"]), data["policy"], problems, voting, completions)
 
 
@@ -201,10 +241,15 @@ def _problem(row: dict[str, Any]) -> ProblemCompletions:
             tokens=c["tokens"],
             reflection=c["reflection"],
             finish_reason=c["finish_reason"],
+            consistency=c.get("consistency"),
+            readable=c.get("readable"),
+            quality=c.get("quality"),
+            summary=c.get("summary"),
         )
         for c in row["completions"]
     )
-    return ProblemCompletions(row["id"], row["task"], row["prompt"], row["gold"], completions)
+    general = row.get("scorer") in PREFERENCE_SCORERS or any(c.quality is not None for c in completions)
+    return ProblemCompletions(row["id"], row["task"], row["prompt"], row["gold"], completions, general)
 
 
 def _result(problem: ProblemCompletions) -> ProblemResult:
@@ -221,10 +266,21 @@ def _result(problem: ProblemCompletions) -> ProblemResult:
         reflection=sum(c.reflection for c in completions) / n,
         truncated=sum(c.finish_reason == "length" for c in completions) / n,
         undecided=sum(c.verdict == "undecided" for c in completions) / n,
+        consistency=_mean([c.consistency for c in completions]),
+        readable=_mean([c.readable for c in completions]),
+        quality=_mean([c.quality for c in completions]),
+        summary=_mean([c.summary for c in completions]),
+        qualities=tuple(c.quality for c in completions if c.quality is not None),
+        general=problem.general,
     )
 
 
-def _rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
+
+
+def rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of a JSONL file; a last line cut off by a kill is left out and noted."""
     if not path.is_file():
         return
@@ -239,8 +295,9 @@ def _rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"{path}, line {number} is not JSON ({error}); restore or delete it") from error
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """A JSON file's content. Raises ValueError naming the file when it is damaged."""
     try:
-        return json.loads(text)
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}); restore or delete it") from error

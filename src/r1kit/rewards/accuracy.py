@@ -12,10 +12,13 @@ from fractions import Fraction
 from typing import Any, Literal, NamedTuple, get_args
 
 from r1kit.rewards import countdown
+from r1kit.rewards.general import judge_response
 from r1kit.types import Verdict
 
-Scorer = Literal["exact", "number", "math", "countdown", "reasoning_gym"]
+Scorer = Literal["exact", "number", "math", "countdown", "reasoning_gym", "helpful", "safety"]
 SCORERS: tuple[str, ...] = get_args(Scorer)
+PREFERENCE_SCORERS = ("helpful", "safety")
+"""Scorers of general prompts: no answer is right, the reward is a reward model's (R1 V2 eq. 10)."""
 
 NUMBER = re.compile(r"(?:[A-Za-z]\w{0,20}=)?([+-]?)([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(\.[0-9]+)?(?:/([0-9]+))?\.?")
 MAX_NUMBER_CHARS = 200
@@ -32,12 +35,16 @@ class Judgement(NamedTuple):
 def score_answer(scorer: str, answer: str | None, gold: Any) -> Judgement:
     """Judge `answer` (the content of the answer tag; None when there is none) against `gold`.
 
+    For a general prompt `answer` is the whole response; it is undecided unless gold has rules for it.
+
     ValueError when `scorer` is not one of SCORERS.
     """
     if scorer not in SCORERS:
         raise ValueError(f"scorer {scorer!r} does not exist; scorers are {', '.join(SCORERS)}")
     if fault := gold_fault(scorer, gold):
         return Judgement("undecided", f"gold {fault}", "")
+    if scorer in PREFERENCE_SCORERS:
+        return _preference(answer or "", gold, scorer)
     if answer is None or not answer.strip():
         return Judgement("wrong", "no <answer>", "")
     match scorer:
@@ -61,6 +68,19 @@ def score_answer(scorer: str, answer: str | None, gold: Any) -> Judgement:
     raise AssertionError(scorer)
 
 
+def _preference(response: str, gold: Any, scorer: str) -> Judgement:
+    """Right when the rules of a small world find all that was asked for; undecided where there are no such rules."""
+    if not has_rules(gold):
+        return Judgement("undecided", "no rule judges a general prompt", "")
+    judged = judge_response(response, gold, scorer)
+    return Judgement("right" if judged.safe and judged.quality >= 0.7 else "wrong", judged.reason, "")
+
+
+def has_rules(gold: Any) -> bool:
+    """Whether a general prompt comes with the rules of `rewards.general`."""
+    return isinstance(gold, dict) and gold.keys() >= {"wanted", "language", "refusal", "courtesy"}
+
+
 def gold_fault(scorer: str, gold: Any) -> str:
     """What keeps `scorer` from using `gold`, as "is ..., give ..."; empty when nothing does."""
     match scorer:
@@ -80,6 +100,8 @@ def gold_fault(scorer: str, gold: Any) -> str:
                 or "dataset" not in gold
             ):
                 return f"is {str(gold)[:80]!r}; give the gold of a problem made by `reasoning_gym:NAME`"
+        case "helpful" | "safety":
+            pass
         case _:
             if isinstance(gold, bool) or not isinstance(gold, (str, int, float)) or not str(gold).strip():
                 return f"is {gold!r}; give a text that is not empty"

@@ -28,6 +28,12 @@ class GradedSample:
     truncated: bool
     reflection: int
     """Reflection words in it."""
+    consistency: float | None = None
+    """Language consistency of its thought, 0 to 1; None without words."""
+    readable: bool = False
+    """Its thought passes the readability filters at their default thresholds."""
+    quality: float | None = None
+    """Helpfulness, 0 to 1, of a response to a general prompt that comes with rules; else None."""
 
 
 def pass_at_1(samples: Sequence[GradedSample]) -> float:
@@ -77,6 +83,7 @@ def summarise(problems: Sequence[Sequence[GradedSample]]) -> Metrics:
     """The numbers of one task: `problems` holds the k samples of each problem.
 
     Keys: pass@1, cons@k, pass@k (k written out) with `_se`; length (tokens) and reflection (words) per completion with
+    `_se`; consistency and quality with `_se`, over the problems that have them; readable (share of completions) with
     `_se`; truncated and undecided (shares of completions); num_problems; num_samples (k).
     ValueError when there is nothing, or when problems have different numbers of samples.
     """
@@ -90,11 +97,21 @@ def summarise(problems: Sequence[Sequence[GradedSample]]) -> Metrics:
         f"pass@{k}": [pass_at_k(k, sum(sample.right for sample in samples), k) for samples in problems],
         "length": [fmean(sample.tokens for sample in samples) for samples in problems],
         "reflection": [fmean(sample.reflection for sample in samples) for samples in problems],
+        "readable": [fmean(sample.readable for sample in samples) for samples in problems],
+        "consistency": _means([[sample.consistency for sample in samples] for samples in problems]),
+        "quality": _means([[sample.quality for sample in samples] for samples in problems]),
     }
     results: Metrics = {}
     for name, per_problem in scores.items():
-        results |= {name: fmean(per_problem), f"{name}_se": standard_error(per_problem)}
+        if per_problem:
+            results |= {name: fmean(per_problem), f"{name}_se": standard_error(per_problem)}
     everything = [sample for samples in problems for sample in samples]
     results["truncated"] = fmean(sample.truncated for sample in everything)
     results["undecided"] = fmean(sample.undecided for sample in everything)
     return results | {"num_problems": len(problems), "num_samples": k}
+
+
+def _means(values: Sequence[Sequence[float | None]]) -> list[float]:
+    """The mean of each problem's values, of the problems that have any."""
+    present = [[value for value in row if value is not None] for row in values]
+    return [fmean(row) for row in present if row]

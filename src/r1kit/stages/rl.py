@@ -1,9 +1,10 @@
-"""R1-Zero: pure RL on a base model with GRPO (R1 section 2; DeepSeekMath algorithm 1).
+"""RL with GRPO: R1-Zero from a base model, and both RL stages of R1 (R1 section 2, V2 3.2; DeepSeekMath algorithm 1).
 
     r1kit rl demo                          # 2 CPU cores, minutes
     r1kit rl r1-zero --model PATH          # the paper's settings
 
-Sample a group of completions per problem, score them by rule, compare each with its group, take the policy steps.
+Sample a group of completions per problem, score them, compare each with its group, take the policy steps. RL for all
+scenarios mixes in general prompts, whose reward is a reward model's, from the step `general_from` on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.algo.schedule import learning_rate, length_cap, reference_is_due
 from r1kit.allocator import release_memory
 from r1kit.config import AlgoConfig, EvalConfig, RLConfig, to_dict
+from r1kit.rewards.accuracy import PREFERENCE_SCORERS
+from r1kit.rewards.format import parse_completion
+from r1kit.rewards.language import language_consistency
 from r1kit.rewards.reflection import count_reflection_words
+from r1kit.rewards.reward import language_of
 from r1kit.run import Progress, Run
 from r1kit.sampling.base import Sampler
 from r1kit.sampling.local import LocalSampler
@@ -37,13 +42,16 @@ from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.evaluation import evaluate
 from r1kit.training.learner import LocalLearner
 from r1kit.training.models import open_model
-from r1kit.training.rollout import Group, sample_groups
-from r1kit.types import Metrics, Sample, SamplingParams
+from r1kit.training.preference import load_preference
+from r1kit.training.rollout import Group, Preference, sample_groups
+from r1kit.types import Metrics, Problem, Sample, SamplingParams
 
 
 def main(cfg: RLConfig) -> None:
     """Train, evaluating and saving on the way. Run again with the same config, it resumes."""
     problem_sets = [load_problems(task, "train", cfg.seed) for task in cfg.tasks]
+    general_sets = [load_problems(task, "train", cfg.seed) for task in cfg.general_tasks]
+    preference = load_preference(cfg.reward, cfg.device, cfg.dtype) if cfg.reward.preference_weight else None
     model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
     learner = LocalLearner(
         model, tokenizer, cfg.optim, temperature=cfg.temperature, with_reference=cfg.algo.kl_coef > 0
@@ -68,7 +76,9 @@ def main(cfg: RLConfig) -> None:
         while step < cfg.steps:
             start = time.perf_counter()
             sampler.load_weights(learner.publish(), version=step)
-            groups, metrics = collect(sampler, tokenizer, problem_sets, cfg, step, partial(progress.status, "sample"))
+            problems = partial(draw_problems, problem_sets, general_sets, cfg, step)
+            show = partial(progress.status, "sample")
+            groups, metrics = collect(sampler, tokenizer, problems, cfg, step, preference, show)
             run.log_samples(step + 1, [group[0] for group in groups[:4]])
             trained = time.perf_counter()
             for batches in rollout_batches(groups, learner, cfg, step):
@@ -117,12 +127,30 @@ def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingP
 
 def eval_config(cfg: RLConfig) -> EvalConfig:
     """The run's evaluation: `cfg.eval` with the run's own tasks and template."""
-    return replace(cfg.eval, model=str(cfg.run), tasks=cfg.tasks, template=cfg.template)
+    return replace(cfg.eval, model=str(cfg.run), tasks=cfg.tasks + cfg.general_tasks, template=cfg.template)
+
+
+def draw_problems(
+    problem_sets: list[ProblemSet], general_sets: list[ProblemSet], cfg: RLConfig, step: int, rounds: int
+) -> list[Problem]:
+    """The problems of `rounds` rollouts' worth at `step`: a pure function of (seed, step).
+
+    From `general_from` on, `general_share` of each round's are general prompts.
+    """
+    wanted = cfg.problems_per_step * cfg.minibatches
+    general = round(wanted * cfg.general_share) if general_sets and step >= cfg.general_from else 0
+    reasoning = mix(problem_sets, step, (wanted - general) * rounds) if wanted > general else []
+    others = mix(general_sets, step, general * rounds) if general else []
+    drawn: list[Problem] = []
+    for turn in range(rounds):
+        drawn += reasoning[turn * (wanted - general) : (turn + 1) * (wanted - general)]
+        drawn += others[turn * general : (turn + 1) * general]
+    return drawn
 
 
 def collect(
-    sampler: Sampler, tokenizer: PreTrainedTokenizerBase, problem_sets: list[ProblemSet], cfg: RLConfig, step: int,
-    on_progress: Callable[[int, int], None],
+    sampler: Sampler, tokenizer: PreTrainedTokenizerBase, draw: Callable[[int], list[Problem]], cfg: RLConfig,
+    step: int, preference: Preference | None, on_progress: Callable[[int, int], None],
 ) -> tuple[list[Group], Metrics]:  # fmt: skip
     """One rollout: scored groups with their advantages.
 
@@ -132,14 +160,15 @@ def collect(
     cap = length_cap(step, cfg.max_new_tokens, cfg.raise_cap_at, cfg.raised_cap)
     params = SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cap, (tokenizer.eos_token_id,))  # type: ignore[arg-type]
     wanted = cfg.problems_per_step * cfg.minibatches
-    problems = mix(problem_sets, step, wanted * (1 + cfg.algo.dynamic_sampling))
+    problems = draw(1 + cfg.algo.dynamic_sampling)
     every: list[Group] = []
     kept: list[Group] = []
     seconds = {"seconds/sample": 0.0, "seconds/score": 0.0}
     for start in range(0, len(problems), wanted):
         groups, took = sample_groups(
             sampler, tokenizer, problems[start : start + wanted], params, cfg.group_size,
-            template=cfg.template, seed=f"{cfg.seed}/{step}", reward=cfg.reward, on_progress=on_progress,
+            template=cfg.template, seed=f"{cfg.seed}/{step}", reward=cfg.reward, preference=preference,
+            on_progress=on_progress,
         )  # fmt: skip
         seconds = {name: seconds[name] + took[name] for name in seconds}
         groups = [[with_overlong_penalty(sample, cap, cfg.algo) for sample in group] for group in groups]
@@ -178,13 +207,23 @@ def rollout_metrics(groups: Sequence[Group], seconds: Metrics) -> Metrics:
     samples = [sample for group in groups for sample in group]
     lengths = [len(sample.completion.tokens) for sample in samples]
     equal = 1 - informative_groups(rewards_of(groups)).float().mean().item()
+    parts = {
+        f"reward/{part}": fmean(values)
+        for part in ("accuracy", "format", "language", "preference")
+        if (values := [sample.score.parts[part] for sample in samples if part in sample.score.parts])
+    }
+    ruled = [group for group in groups if group[0].problem.scorer not in PREFERENCE_SCORERS]
+    if ruled:
+        solved = fmean(any(sample.score.verdict == "right" for sample in group) for group in ruled)
+        undecided = fmean(sample.score.verdict == "undecided" for group in ruled for sample in group)
+        parts |= {"reward/solved_groups": solved, "verdict/undecided": undecided}
+    thoughts = [(parse_completion(sample.completion.text).thought, language_of(sample.problem)) for sample in samples]
+    if consistent := [c for thought, target in thoughts if (c := language_consistency(thought, target)) is not None]:
+        parts["language/consistency"] = fmean(consistent)
     return {
         "reward/mean": fmean(sample.score.reward for sample in samples),
-        "reward/accuracy": fmean(sample.score.parts.get("accuracy", 0.0) for sample in samples),
-        "reward/format": fmean(sample.score.parts.get("format", 0.0) for sample in samples),
-        "reward/solved_groups": fmean(any(sample.score.verdict == "right" for sample in group) for group in groups),
+        **parts,
         "reward/equal_groups": equal,
-        "verdict/undecided": fmean(sample.score.verdict == "undecided" for sample in samples),
         "length/mean": fmean(lengths),
         "length/max": max(lengths),
         "length/truncated": fmean(sample.completion.finish_reason == "length" for sample in samples),

@@ -121,7 +121,8 @@ def latest_checkpoint(run_folder: Path) -> Checkpoint | None:
 
 
 def find_model(path: str | Path) -> Path:
-    """The model folder that `path` stands for: itself, a run's last good checkpoint, or a pipeline's R1-Zero.
+    """The model folder that `path` stands for: itself, a run's last good checkpoint, a distilled student, or a
+    pipeline's furthest stage (R1, or R1-Zero where that is all there is).
 
     Raises FileNotFoundError if there is none, ValueError if it is damaged.
     """
@@ -140,10 +141,11 @@ def find_model(path: str | Path) -> Path:
         if checkpoint is None:
             raise FileNotFoundError(f"{folder} has no checkpoint yet; wait for the first one, or run it on")
         return checkpoint.folder
-    if (folder / "zero").is_dir():
-        return find_model(folder / "zero")
+    for stage in ("student", "r1", "dev3", "dev2", "dev1", "zero"):  # a distillation's; a pipeline's, the last first
+        if any((folder / stage).glob("checkpoints/step-*")):
+            return find_model(folder / stage)
     raise FileNotFoundError(
-        f"{folder} holds no model: neither config.json with .safetensors, nor checkpoints/, nor zero/; "
+        f"{folder} holds no model: neither config.json with .safetensors, nor checkpoints/, nor a stage with them; "
         "give a model folder, a run folder or a pipeline folder"
     )
 

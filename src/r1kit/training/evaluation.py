@@ -8,14 +8,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1kit.config import EvalConfig, RewardConfig, to_dict
+from r1kit.config import EvalConfig, ReadableConfig, RewardConfig, to_dict
 from r1kit.model.chat import render_prompt
+from r1kit.rewards.accuracy import PREFERENCE_SCORERS, has_rules
+from r1kit.rewards.format import parse_completion
+from r1kit.rewards.general import judge_response
+from r1kit.rewards.language import language_consistency
+from r1kit.rewards.readable import readable_fault
 from r1kit.rewards.reflection import count_reflection_words
+from r1kit.rewards.reward import language_of
 from r1kit.run import write_json_atomic, write_text_atomic
 from r1kit.sampling.base import Sampler
 from r1kit.scoring.passk import GradedSample, summarise
 from r1kit.tasks import load_problems
-from r1kit.training.rollout import Group, sample_groups
+from r1kit.training.rollout import sample_groups
 from r1kit.types import Metrics, Sample, SamplingParams
 
 if TYPE_CHECKING:
@@ -44,14 +50,21 @@ def evaluate(
         sampler, tokenizer, problems, params, cfg.num_samples,
         template=cfg.template, seed=f"eval/{cfg.seed}", reward=RewardConfig(), on_progress=on_progress,
     )  # fmt: skip
-    by_task: dict[str, list[Group]] = {}
-    for group in groups:
-        by_task.setdefault(group[0].problem.task, []).append(group)
-    if len(by_task) > 1:
-        by_task["all"] = groups
-    results = {task: summarise([[graded(s) for s in group] for group in members]) for task, members in by_task.items()}
+    prompts = [render_prompt(cfg.template, group[0].problem.messages, tokenizer) for group in groups]
+    grades = [
+        [graded(sample, prompt.prefill) for sample in group] for group, prompt in zip(groups, prompts, strict=True)
+    ]
+    by_task: dict[str, list[list[GradedSample]]] = {}
+    for group, grade in zip(groups, grades, strict=True):
+        by_task.setdefault(group[0].problem.task, []).append(grade)
+    if len(by_task) > 1:  # general prompts have no right answer: they stay out of the total
+        ruled = [
+            g for group, g in zip(groups, grades, strict=True) if group[0].problem.scorer not in PREFERENCE_SCORERS
+        ]
+        by_task["all"] = ruled or grades
+    results = {task: summarise(members) for task, members in by_task.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(group, render_prompt(cfg.template, group[0].problem.messages, tokenizer).text) for group in groups]
+    rows = [_row(group, grade, prompt.text) for group, grade, prompt in zip(groups, grades, prompts, strict=True)]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text_atomic(folder / f"step-{step:06d}.jsonl", lines)
     write_json_atomic(
@@ -70,18 +83,26 @@ def sampling_policy(cfg: EvalConfig) -> dict[str, Any]:
     return {name: settings[name] for name in (*names, "seed")}
 
 
-def graded(sample: Sample) -> GradedSample:
+def graded(sample: Sample, prefill: str) -> GradedSample:
+    """What scoring needs to know of a sample. `prefill` is the tail of the prompt that belongs to the completion."""
+    problem, completion = sample.problem, sample.completion
+    text, language, tokens = prefill + completion.text, language_of(problem), len(completion.tokens)
+    parsed = parse_completion(text)
+    ruled = problem.scorer in PREFERENCE_SCORERS and has_rules(problem.gold)
     return GradedSample(
         right=sample.score.verdict == "right",
         undecided=sample.score.verdict == "undecided",
         answer=sample.score.extracted,
-        tokens=len(sample.completion.tokens),
-        truncated=sample.completion.finish_reason == "length",
-        reflection=count_reflection_words(sample.completion.text),
+        tokens=tokens,
+        truncated=completion.finish_reason == "length",
+        reflection=count_reflection_words(completion.text),
+        consistency=language_consistency(parsed.thought, language),
+        readable=not readable_fault(text, language, tokens, ReadableConfig()),
+        quality=judge_response(parsed.response, problem.gold, problem.scorer).quality if ruled else None,
     )
 
 
-def _row(group: Sequence[Sample], prompt: str) -> dict[str, Any]:
+def _row(group: Sequence[Sample], grades: Sequence[GradedSample], prompt: str) -> dict[str, Any]:
     problem = group[0].problem
     completions = [
         {
@@ -90,10 +111,13 @@ def _row(group: Sequence[Sample], prompt: str) -> dict[str, Any]:
             "extracted": sample.score.extracted,
             "reason": sample.score.reason,
             "reward": sample.score.reward,
-            "tokens": len(sample.completion.tokens),
-            "reflection": count_reflection_words(sample.completion.text),
+            "tokens": grade.tokens,
+            "reflection": grade.reflection,
+            "consistency": grade.consistency,
+            "readable": grade.readable,
+            "quality": grade.quality,
             "finish_reason": sample.completion.finish_reason,
         }
-        for sample in group
+        for sample, grade in zip(group, grades, strict=True)
     ]
     return {"id": problem.id, "task": problem.task, "prompt": prompt, "gold": problem.gold, "completions": completions}

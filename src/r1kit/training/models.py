@@ -1,4 +1,4 @@
-"""What a user may call a model: a folder, a run (its last checkpoint), a pipeline, `demo-base`, a Hugging Face name."""
+"""What a user may call a model: a folder, a run (its last checkpoint), a pipeline, a shipped model, a hub name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from r1kit.config import Device, DType
 from r1kit.model.device import resolve_device, resolve_dtype
-from r1kit.model.hf import DEMO_BASE, load_model, model_folder
+from r1kit.model.hf import SHIPPED, load_model, model_folder
 from r1kit.model.tokenizer import load_tokenizer
 from r1kit.model.transformer import Transformer
 from r1kit.training.checkpoint import find_model
@@ -20,7 +20,7 @@ def resolve_model(name: str) -> Path:
     """The folder that `name` stands for; a Hugging Face name is downloaded. Raises FileNotFoundError or ValueError."""
     if not name:
         raise ValueError("no model is named; give a model folder, a run folder, demo-base or a Hugging Face name")
-    return find_model(name) if name != DEMO_BASE and Path(name).is_dir() else model_folder(name)
+    return find_model(name) if name not in SHIPPED and Path(name).is_dir() else model_folder(name)
 
 
 def open_model(name: str, device: Device, dtype: DType) -> tuple[Transformer, PreTrainedTokenizerBase]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from r1kit.config import RewardConfig
-from r1kit.model.chat import render_prompt
-from r1kit.rewards.reward import score_completion
+from r1kit.model.chat import RenderedPrompt, render_prompt
+from r1kit.rewards.accuracy import PREFERENCE_SCORERS
+from r1kit.rewards.reward import score_completion, with_preference
 from r1kit.sampling.base import Sampler
 from r1kit.sampling.random import seed_from
 from r1kit.types import Metrics, Problem, Prompt, Sample, SamplingParams
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Group = list[Sample]
+Preference = Callable[[Sequence[tuple[Problem, str]]], list[float]]
+"""Reward models: (problem, prefill + completion) pairs of general prompts -> one score each."""
 
 
 def sample_groups(
@@ -29,11 +33,13 @@ def sample_groups(
     template: str,
     seed: str,
     reward: RewardConfig,
+    preference: Preference | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Group], Metrics]:
     """One group of `group_size` scored samples per problem, and how long sampling and scoring took.
 
-    A completion's random numbers come from (seed, problem id, index in the group).
+    `preference` scores the completions of general prompts; without it, or with weight 0, they earn their format reward
+    only. A completion's random numbers come from (seed, problem id, index in the group).
     """
     start = time.perf_counter()
     rendered = [render_prompt(template, problem.messages, tokenizer) for problem in problems]
@@ -47,4 +53,24 @@ def sample_groups(
         [Sample(problem, p.tokens, c, score_completion(problem, c, prompt.prefill, reward)) for c in group]
         for problem, p, prompt, group in zip(problems, prompts, rendered, completions, strict=True)
     ]
+    if preference is not None and reward.preference_weight:
+        groups = with_preferences(groups, rendered, preference, reward)
     return groups, {"seconds/sample": sampled - start, "seconds/score": time.perf_counter() - sampled}
+
+
+def with_preferences(
+    groups: Sequence[Group], rendered: Sequence[RenderedPrompt], preference: Preference, reward: RewardConfig
+) -> list[Group]:
+    """The groups with the reward models' scores added where the prompt is a general one and there is a completion."""
+    wanted = [
+        (g, i)
+        for g, group in enumerate(groups)
+        for i, sample in enumerate(group)
+        if sample.problem.scorer in PREFERENCE_SCORERS and sample.completion.finish_reason != "error"
+    ]
+    scores = preference([(groups[g][i].problem, rendered[g].prefill + groups[g][i].completion.text) for g, i in wanted])
+    scored = [list(group) for group in groups]
+    for (g, i), value in zip(wanted, scores, strict=True):
+        sample = scored[g][i]
+        scored[g][i] = replace(sample, score=with_preference(sample.score, value, reward))
+    return scored

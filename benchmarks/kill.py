@@ -1,0 +1,101 @@
+"""Kill a pipeline at random moments, run it again each time, and compare the end with an undisturbed run's.
+
+    python benchmarks/kill.py [--recipe tiny] [--kills 10] [--seed 0]
+
+Prints what each kill hit, and exits with 1 unless every stage's output and every claim are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="tiny")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=None, help="keep the runs here; default: a temporary folder")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        start = time.perf_counter()
+        command(args.recipe, folder / "calm", log=folder / "calm.log").wait()
+        took = time.perf_counter() - start
+        expected = outcome(folder / "calm")
+        print(f"undisturbed: {took:.0f} s, {len(expected['outputs'])} stages")
+        killed = kill_and_resume(args.recipe, folder / "killed", args.kills, took, args.seed, folder / "killed.log")
+        different = differences(expected, outcome(folder / "killed"))
+    print(f"{killed} kills; " + ("the same end" if not different else "different: " + ", ".join(different)))
+    return 1 if different or not expected["outputs"] else 0
+
+
+def command(recipe: str, run: Path, log: Path) -> subprocess.Popen[bytes]:
+    """`r1kit run` in a process group of its own."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "r1kit", "run", recipe, "--run", str(run)],
+            stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+
+def kill_and_resume(recipe: str, run: Path, kills: int, seconds: float, seed: int, log: Path) -> int:
+    """Run a recipe, SIGKILL it `kills` times at random moments and start it again each time; then let it end.
+
+    The moments are spread over `seconds`, the time that a whole run takes. Returns how often it was killed.
+    """
+    rng = random.Random(seed)
+    killed = 0
+    for _ in range(kills):
+        process = command(recipe, run, log)
+        try:
+            # Twice the fair share of the time, because every start costs some of it.
+            process.wait(timeout=rng.uniform(0.3, 2.0) * seconds / kills + 3)
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+            print(f"kill {killed}: {doing(run)}", flush=True)
+    if (status := command(recipe, run, log).wait()) != 0:
+        raise SystemExit(f"the last start ended with status {status}; see {log}")
+    return killed
+
+
+def doing(run: Path) -> str:
+    """What the pipeline was at."""
+    path = run / "pipeline.json"
+    if not path.exists():
+        return "before the first stage"
+    rows = json.loads(path.read_text())["stages"]
+    done = sum(row["state"] == "done" for row in rows)
+    return f"{done} stages done, in {[row['name'] for row in rows if row['state'] == 'running']}"
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """What a pipeline made: the hash of every stage's output, and the claims."""
+    marks = {path.parent.name: json.loads(path.read_text()) for path in run.glob("*/.stage.json")}
+    claims = json.loads((run / "summary.json").read_text())["claims"]
+    return {"outputs": {name: mark.get("output") for name, mark in marks.items()}, "claims": claims}
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Names of what is not the same."""
+    names = sorted(expected["outputs"].keys() | found["outputs"].keys())
+    different = [name for name in names if expected["outputs"].get(name) != found["outputs"].get(name)]
+    return different + (["claims"] if expected["claims"] != found["claims"] else [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

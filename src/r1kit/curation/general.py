@@ -1,0 +1,117 @@
+"""General data that joins the reasoning samples (R1 V2 B.3.3): the demo's own, or a user's conversations."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from r1kit.curation.select import Row
+from r1kit.rewards.language import prompt_language
+from r1kit.rewards.reward import language_of
+from r1kit.tasks import general, load_problems
+
+ROLES = ("system", "user", "assistant")
+
+
+def num_general(num_rows: int, share: float) -> int:
+    """General rows that make up `share` of the whole together with `num_rows` others."""
+    return round(num_rows * share / (1 - share))
+
+
+def join_general(
+    sources: Mapping[str, list[Row] | None],
+    count: int,
+    *,
+    seed: int,
+    lead: str,
+    num_tokens: Callable[[Sequence[str]], list[int]],
+) -> list[Row]:
+    """`count` general rows, evenly from `sources` as far as they go, smaller ones in full; fewer when all run out.
+
+    A source is what `read_general` returned; None is the demo's generator. `lead` stands before each last turn, as it
+    does before the model's own completions. `num_tokens`: texts -> tokens of each.
+    """
+    sizes = {name: count if rows is None else len(rows) for name, rows in sources.items()}
+    chosen: list[Row] = []
+    for turn, name in enumerate(sorted(sources, key=lambda name: sizes[name])):
+        wanted = min(sizes[name], -(-(count - len(chosen)) // (len(sources) - turn)))
+        rows = sources[name]
+        if rows is None:
+            chosen += demo_general(wanted, seed)
+        else:
+            chosen += random.Random(f"reject/{seed}/{name}").sample(rows, wanted)
+    answers = [lead + row["messages"][-1]["content"].lstrip() for row in chosen]
+    return [
+        {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": answer}], "tokens": tokens}
+        for row, answer, tokens in zip(chosen, answers, num_tokens(answers), strict=True)
+    ]
+
+
+def demo_general(count: int, seed: int) -> list[Row]:
+    """Training prompts of the task `general`, each thought over and answered by a writer who is good or not.
+
+    Where a conversation comes out a second time, its writer begins again, up to 20 times.
+    """
+    rows: dict[tuple[str, str], Row] = {}
+    for position, problem in enumerate(load_problems("general", "train", seed).take(0, count)):
+        rng = random.Random(f"reject/{seed}/general/{position}")
+        question, thought = problem.messages[0].content, general.thought(problem)
+        for _ in range(20):
+            answer = f"<think>{thought}</think>{general.respond(problem, rng)}"
+            if (question, answer) not in rows:
+                break
+        rows[question, answer] = {
+            "id": f"general/{position}",
+            "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+            "domain": "general",
+            "language": language_of(problem),
+            "tokens": 0,
+        }
+    return list(rows.values())
+
+
+def read_general(file: str) -> list[Row]:
+    """A user's conversations: one object with `messages` a line, the last turn the assistant's.
+
+    `domain` (default: general), `language` (default: that of the last question) and `id` are taken over. ValueError
+    names file, line and value; FileNotFoundError when there is no file.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"--general-data {file}: no such file; give `general` or the path of a .jsonl file")
+    rows = []
+    # Not splitlines(): U+2028 inside a string ends no JSON line.
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            rows.append(_general_row(f"{path}:{number}", line, f"{path.stem}/{number}"))
+    if not rows:
+        raise ValueError(f'{path}: the file is empty; give one {{"messages": [...]}} object a line')
+    return rows
+
+
+def _general_row(where: str, line: str, default_id: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno}); write one object a line") from error
+    turns = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(turns, list) or len(turns) < 2:
+        raise ValueError(f"{where}: needs `messages`, a list of at least two turns, the last one the assistant's")
+    for turn in turns:
+        known = isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
+        if not known:
+            raise ValueError(
+                f'{where}: message {str(turn)[:60]!r} needs "role" (one of {", ".join(ROLES)}) and "content" (a text)'
+            )
+    questions = [turn["content"] for turn in turns if turn["role"] == "user"]
+    if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip() or not questions:
+        raise ValueError(f"{where}: the last message must be the assistant's, with content, after one of the user's")
+    return {
+        "id": str(row.get("id", default_id)),
+        "messages": [{"role": turn["role"], "content": turn["content"]} for turn in turns],
+        "domain": str(row.get("domain", "general")),
+        "language": str(row.get("language") or prompt_language(questions[-1])),
+        "tokens": 0,
+    }

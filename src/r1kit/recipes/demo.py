@@ -1,0 +1,60 @@
+"""The whole of R1 on two CPU cores, offline: base -> R1-Zero -> Dev1 -> Dev2 -> Dev3 -> R1 -> students -> report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from r1kit import presets
+from r1kit.config import EvalConfig, OptimConfig, RewardConfig
+
+
+def stages() -> dict[str, Any]:
+    """The stages of R1 V2 Fig. 2, the students of V1 2.4, and what the report compares them with."""
+    zero = replace(presets.rl_demo(), steps=100, eval_every=25, save_every=25)
+    rl = replace(
+        zero,
+        steps=40,
+        eval_every=0,
+        reward=RewardConfig(format="r1", language_weight=1.0),
+        optim=OptimConfig(lr=1.5e-4, schedule="linear"),
+    )
+    everything = RewardConfig(
+        format="r1", language_weight=1.0, preference_weight=1.0, helpful_model="@helpful-rm", safety_model="@safety-rm"
+    )
+    sample, sft = presets.reject_demo(), presets.sft_demo()
+    judge, student = presets.reward_model_demo(), "demo-student"
+    recipe = {
+        "zero": zero,
+        "cold-start": replace(sample, model="@zero"),
+        "dev1": replace(sft, data=("@cold-start",)),
+        "dev2": replace(rl, model="@dev1"),
+        "dev2-no-language": replace(rl, model="@dev1", reward=RewardConfig(format="r1")),
+        "rejection-sampling": replace(
+            sample, model="@dev2", rewrite="none", num_problems=768, keep_per_problem=2, general_data=("general",)
+        ),
+        "dev3": replace(sft, data=("@rejection-sampling",)),
+        "preferences": replace(presets.preferences_demo(), model="@dev3"),
+        "helpful-rm": replace(judge, model="@dev3", data=("@preferences",)),
+        "safety-rm": replace(judge, model="@dev3", data=("@preferences",), kind="safety"),
+        "r1": replace(
+            rl, model="@dev3", general_tasks=("general",), general_from=20, temperature=0.7, reward=everything
+        ),
+        "hacking": replace(
+            rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=60,
+            reward=replace(everything, language_weight=0.0), eval_every=20,
+            eval=replace(rl.eval, num_problems=64, num_samples=8),
+        ),
+        "r1-samples": replace(sample, model="@r1", rewrite="none", num_problems=1024, keep_per_problem=4),
+        "student-distilled": replace(sft, model=student, data=("@r1-samples",)),
+        "student-rl": replace(zero, model=student, steps=32, eval_every=0, save_every=16),
+    }  # fmt: skip
+    models = {name: f"@{name}" for name in ("zero", "dev1", "dev2", "dev2-no-language", "dev3", "r1")}
+    models |= {"base": "demo-base", "student-base": student}
+    models |= {name: f"@{name}" for name in ("student-distilled", "student-rl")}
+    recipe |= {f"eval-{name}": replace(zero.eval, model=model) for name, model in models.items()}
+    for name in ("zero", "dev3", "r1"):
+        recipe[f"general-{name}"] = EvalConfig(
+            model=f"@{name}", tasks=("general",), num_problems=90, num_samples=8, max_new_tokens=192
+        )
+    return recipe

@@ -1,0 +1,227 @@
+"""Sample a model, keep the right and readable completions, write them as SFT data (R1 V2 B.3.2, B.3.3).
+
+    r1kit reject demo                      # the cold start's data: R1-Zero's samples, rewritten
+
+RUN/sft.jsonl is the data, RUN/README.md its card, RUN/counts.json the numbers in it. The work goes on batch by batch of
+problems; a run that was cut off goes on at the batch it was in, and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, cast
+
+from r1kit.allocator import release_memory
+from r1kit.config import RejectConfig, RewardConfig, to_dict
+from r1kit.curation.card import data_card, data_counts
+from r1kit.curation.general import join_general, num_general, read_general
+from r1kit.curation.rewrite import Rewriter, Rewritten, rewrite_by_endpoint, rewrite_by_rules
+from r1kit.curation.select import NO_JUDGE, REPEATS, Candidate, Judge, Row, Selection, Tally, curate, distinct_rows
+from r1kit.model.chat import TEMPLATES, render_prompt
+from r1kit.model.tokenizer import load_tokenizer
+from r1kit.rewards.format import parse_completion
+from r1kit.rewards.judge import judge_correctness
+from r1kit.run import Progress, Run, write_json_atomic, write_text_atomic
+from r1kit.sampling.http import Endpoint
+from r1kit.sampling.local import LocalSampler
+from r1kit.tasks import load_problems
+from r1kit.training.models import open_model, resolve_model
+from r1kit.training.rollout import sample_groups
+from r1kit.types import Problem, SamplingParams, Verdict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DATA = "sft.jsonl"
+BATCH = 64
+"""Problems sampled at a time; what was done of a batch that is cut off is lost."""
+ALL_FAILED = 8
+"""So many calls of one batch, and none answered: the endpoint is down, and going on would only lose samples."""
+
+
+def main(cfg: RejectConfig) -> Path:
+    """Make the data; returns sft.jsonl. With the same config it resumes, and returns at once when it is done.
+
+    ValueError when nothing survives, with the numbers and what to change.
+    """
+    if (cfg.run / DATA).exists():
+        with Run.open(cfg.run, to_dict(cfg), "reject") as run:
+            return run.folder / DATA
+    problems = [p for task in cfg.tasks for p in load_problems(task, "train", cfg.seed).first(cfg.num_problems)]
+    general = {name: None if name == "general" else read_general(name) for name in cfg.general_data}
+    tokenizer = load_tokenizer(resolve_model(cfg.model))
+    render_prompt(cfg.template, problems[0].messages, tokenizer)
+    batches = [problems[start : start + BATCH] for start in range(0, len(problems), BATCH)]
+    with Run.open(cfg.run, to_dict(cfg), "reject") as run, Progress(len(batches), "reject") as progress:
+        sample_batches(batches, cfg, run, progress)
+        rows, tally = read_batches(run.folder, len(batches))
+        if not rows:
+            raise ValueError(nothing_left(tally, cfg))
+        wanted = num_general(len(rows), cfg.general_share) if general else 0
+        joined = join_general(
+            general, wanted,
+            seed=cfg.seed, lead=leading_space(cfg.template), num_tokens=partial(count_tokens, tokenizer),
+        )  # fmt: skip
+        rows += joined
+        random.Random(f"reject/{cfg.seed}/order").shuffle(rows)
+        counts = data_counts(rows, tally, wanted=wanted, joined=len(joined))
+        write_json_atomic(run.folder / "counts.json", counts)
+        write_text_atomic(run.folder / "README.md", data_card(counts, to_dict(cfg)))
+        # The data last: where it is, everything is.
+        write_text_atomic(run.folder / DATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        shutil.rmtree(run.folder / "batches")
+        progress.note(f"{len(rows):,} conversations, {len(joined):,} of them general: {run.folder / DATA}")
+        return run.folder / DATA
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, without special ones around it."""
+    if not texts:
+        return []
+    return [len(ids) for ids in cast("list[list[int]]", tokenizer(list(texts), add_special_tokens=False)["input_ids"])]
+
+
+def leading_space(template: str) -> str:
+    """What completions of a template begin with: a space where its prompt ends with `Assistant:`."""
+    return " " if template in TEMPLATES and TEMPLATES[template].pattern.endswith(":") else ""
+
+
+def sample_batches(batches: Sequence[Sequence[Problem]], cfg: RejectConfig, run: Run, progress: Progress) -> None:
+    """Do the batches that are not in RUN/batches yet. The weights are loaded when there is one."""
+    folder = run.folder / "batches"
+    folder.mkdir(exist_ok=True)
+    done = len(list(folder.glob("batch-*.json")))
+    run.rewind(done)
+    if done == len(batches):
+        return
+    model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
+    sampler = LocalSampler(tokenizer, rows=cfg.rows)
+    sampler.load_weights(model, version=0)
+    params = SamplingParams(cfg.temperature, cfg.top_p, 0, cfg.max_new_tokens, (cast(int, tokenizer.eos_token_id),))
+    selection = Selection(
+        cfg.readable, cfg.keep_per_problem, partial(count_tokens, tokenizer),
+        make_judge(cfg, run.folder, progress), make_rewriter(cfg, run.folder, progress),
+    )  # fmt: skip
+    for number in range(done, len(batches)):
+        groups, metrics = sample_groups(
+            sampler, tokenizer, batches[number], params, cfg.num_samples,
+            template=cfg.template, seed=f"reject/{cfg.seed}", reward=RewardConfig(),
+            on_progress=partial(progress.status, "sample"),
+        )  # fmt: skip
+        prefills = [render_prompt(cfg.template, problem.messages, tokenizer).prefill for problem in batches[number]]
+        start, tally = time.perf_counter(), Tally()
+        rows = curate(groups, prefills, selection, tally)
+        metrics |= {
+            "length/mean": fmean(len(sample.completion.tokens) for group in groups for sample in group),
+            "seconds/curate": time.perf_counter() - start,
+            **{f"reject/{stage}": float(tally.total(stage)) for stage in ("sampled", "right", "readable", "kept")},
+        }
+        run.log(number + 1, metrics)
+        write_json_atomic(folder / f"batch-{number:06d}.json", {"rows": rows, "tally": tally.as_json()})
+        progress.show(number + 1, metrics)
+        release_memory()
+
+
+def make_judge(cfg: RejectConfig, folder: Path, progress: Progress) -> Judge | None:
+    """The endpoint that judges where no rule can (R1 V2 B.3.3, Listing 4); None without one."""
+    if not cfg.judge.url:
+        return None
+    endpoint = Endpoint(cfg.judge, folder / "cache" / "judge")
+
+    def judge(candidates: Sequence[Candidate]) -> list[tuple[Verdict, str]]:
+        items = [
+            (question_of(c.problem), reference_of(c.problem), parse_completion(c.text, "r1").response)
+            for c in candidates
+        ]
+        verdicts = judge_correctness(endpoint, items, partial(progress.status, "judge"))
+        failures = [
+            reason for verdict, reason in verdicts if verdict == "undecided" and reason.startswith("judge failed")
+        ]
+        stop_when_all_failed("judge", cfg.judge.url, failures, len(verdicts))
+        return [(verdict, reason) for verdict, reason in verdicts]
+
+    return judge
+
+
+def make_rewriter(cfg: RejectConfig, folder: Path, progress: Progress) -> Rewriter | None:
+    """How completions get their readable form; None leaves them as they are."""
+    match cfg.rewrite:
+        case "none":
+            return None
+        case "rules":
+            return rewrite_by_rules
+        case "endpoint":
+            endpoint = Endpoint(cfg.rewriter, folder / "cache" / "rewriter")
+
+            def rewrite(candidates: Sequence[Candidate]) -> list[Rewritten]:
+                rewritten = rewrite_by_endpoint(endpoint, candidates, progress.status)
+                failures = [one.fault for one in rewritten if one.fault.startswith("rewriter failed")]
+                stop_when_all_failed("rewriter", cfg.rewriter.url, failures, len(rewritten))
+                return rewritten
+
+            return rewrite
+
+
+def stop_when_all_failed(what: str, url: str, failures: Sequence[str], num_calls: int) -> None:
+    """ValueError when no call got an answer; a few that fail are counted and left out."""
+    if len(failures) == num_calls >= ALL_FAILED:
+        raise ValueError(
+            f"the {what} at {url} answered none of {num_calls} calls; the first: {failures[0]}. "
+            f"See to it and run the same command again: it goes on with this batch"
+        )
+
+
+def question_of(problem: Problem) -> str:
+    """The prompt as one text."""
+    return "\n\n".join(message.content for message in problem.messages)
+
+
+def reference_of(problem: Problem) -> str:
+    """The reference answer for the judge."""
+    gold: Any = problem.gold
+    if gold is None or gold == "" or gold == {}:
+        return "(There is none: decide whether the answer does what the question asks.)"
+    return gold if isinstance(gold, str) else json.dumps(gold, ensure_ascii=False)
+
+
+def read_batches(folder: Path, count: int) -> tuple[list[Row], Tally]:
+    """All batches' rows, each conversation once, and their tally."""
+    rows, tally = [], Tally()
+    for number in range(count):
+        path = folder / "batches" / f"batch-{number:06d}.json"
+        batch = json.loads(path.read_text(encoding="utf-8"))
+        rows += batch["rows"]
+        tally.merge(batch["tally"])
+    distinct = distinct_rows(rows)
+    if repeats := len(rows) - len(distinct):
+        tally.drop(REPEATS, count=repeats)
+        kept = {id(row) for row in distinct}
+        for row in rows:
+            if id(row) not in kept:
+                tally.add(row["domain"], "kept", -1)
+    return distinct, tally
+
+
+def nothing_left(tally: Tally, cfg: RejectConfig) -> str:
+    """Why there is no data, and what to change."""
+    sampled, right, readable = (tally.total(stage) for stage in ("sampled", "right", "readable"))
+    most = [f"{count:,} {reason} ({tally.examples[reason]})" for reason, count in tally.dropped.most_common(3)]
+    if not right:
+        advice = "check --model and --template, or raise --num-samples, --num-problems or --max-new-tokens"
+        if NO_JUDGE in tally.dropped:
+            advice = f"give an endpoint that judges with --judge.url and --judge.model; {advice}"
+    elif not readable:
+        advice = "loosen --readable, or raise --num-samples"
+    else:
+        advice = "change --rewrite: rules know the thoughts of countdown and remainder only, an endpoint rewrites any"
+    return (
+        f"{cfg.model}: nothing is left of {sampled:,} completions; {right:,} are right, {readable:,} also readable. "
+        f"Most were dropped as: {'; '.join(most)}. With another --run, {advice}"
+    )

@@ -1,0 +1,272 @@
+"""Preference data: who judges, what is kept, and that lengths are balanced. A scripted model answers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1kit.config import EndpointConfig, PreferencesConfig
+from r1kit.curation.pairs import balanced_lengths, read_labelled, read_pairs, relative_length
+from r1kit.rewards.format import parse_completion
+from r1kit.rewards.general import judge_response
+from r1kit.stages import preferences
+from r1kit.stages.preferences import Answered, label, preferred, write
+from r1kit.tasks import general, is_heldout, load_problems
+from r1kit.types import Message, Problem
+from scripted import save_scripted_model
+
+TALK = {
+    ":": {"<think>": 1.0},
+    "<think>": {"1": 1.0},
+    "1": {"</think>": 1.0},
+    "</think>": {"23": 0.5, "24": 0.5},
+}
+"""<think>1</think>23 or 24: a thought, and a poor response."""
+
+
+def show(done: int, total: int) -> None:
+    del done, total
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> PreferencesConfig:
+    save_scripted_model(tmp_path / "model", TALK)
+    return PreferencesConfig(
+        run=tmp_path / "run",
+        model=str(tmp_path / "model"),
+        num_prompts=24,
+        num_samples=3,
+        max_new_tokens=8,
+        max_length_bias=0.9,
+        device="cpu",
+    )
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def problem_of(scorer: str) -> Problem:
+    return next(p for p in load_problems("general", "train", 0).take(0, 50) if p.scorer == scorer)
+
+
+def helpful(*responses: str) -> Answered:
+    """A prompt that wants rice and snow named, with these responses."""
+    gold = {
+        "wanted": [{"count": 1, "any_of": ["rice"]}, {"count": 1, "any_of": ["snow"]}],
+        "language": "en", "refusal": "I cannot help with that", "courtesy": "I hope this helps!",
+    }  # fmt: skip
+    problem = Problem("p", "general", (Message("user", "Write about rice and snow."),), gold, "helpful")
+    return Answered(problem, tuple(("model", f"<think>t</think>{response}") for response in responses))
+
+
+# ------------------------------------------------------------------------------------------------------------- stage
+
+
+def test_the_run_holds_pairs_labels_and_a_card(cfg: PreferencesConfig):
+    assert preferences.main(cfg) == cfg.run
+    pairs, labelled = rows_of(cfg.run / "pairs.jsonl"), rows_of(cfg.run / "safety.jsonl")
+    assert len(pairs) > 10
+    for row in pairs:
+        assert row["margin"] > cfg.min_margin
+        assert "<think>" not in row["chosen"] + row["rejected"]
+        assert row["language"] in ("en", "zh")
+        assert not is_heldout(f"general:{row['messages'][0]['content']}")
+    assert len({row["id"] for row in pairs}) == len(pairs)
+    assert all(row["response"].startswith("<think>") for row in labelled)
+    assert {row["safe"] for row in labelled} == {True, False}
+    metrics = rows_of(cfg.run / "metrics.jsonl")[0]
+    assert metrics["pairs/kept"] == len(pairs)
+    assert metrics["completions/model"] == 24 * 3
+    assert metrics["completions/writers"] == 24 * 2
+    assert metrics["prompts/helpful"] + metrics["prompts/safety"] == metrics["prompts"] == 24
+    assert metrics["pairs/judged"] == sum(metrics[f"pairs/{n}"] for n in ("kept", "no_margin", "unbalanced"))
+    assert metrics["safety/safe"] + metrics["safety/unsafe"] == len(labelled)
+    assert abs(metrics["pairs/bias"]) <= cfg.max_length_bias
+    card = (cfg.run / "README.md").read_text()
+    assert f"| kept | {len(pairs)} |" in card
+    assert f"| unsafe | {int(metrics['safety/unsafe'])} |" in card
+
+
+def test_the_judged_truth_is_in_every_pair(cfg: PreferencesConfig):
+    """The chosen response is the better one by the rules, by more than a quarter."""
+    preferences.main(cfg)
+    problems = {p.id: p for p in load_problems("general", "train", 0).first(24)}
+    for row in rows_of(cfg.run / "pairs.jsonl"):
+        problem = problems[row["id"].rpartition("/")[0]]
+        qualities = [judge_response(row[name], problem.gold, "helpful").quality for name in ("chosen", "rejected")]
+        assert qualities[0] - qualities[1] > 0.25
+    assert any("23" in row["rejected"] for row in rows_of(cfg.run / "pairs.jsonl")), "the model's own responses"
+
+
+def test_what_it_writes_is_what_reward_models_read(cfg: PreferencesConfig):
+    preferences.main(cfg)
+    assert len(read_pairs([str(cfg.run)])[0]) == len(rows_of(cfg.run / "pairs.jsonl"))
+    assert len(read_labelled([str(cfg.run)])[0]) == len(rows_of(cfg.run / "safety.jsonl"))
+
+
+def test_it_is_a_function_of_the_seed_and_a_finished_run_is_left_alone(cfg: PreferencesConfig):
+    def files(run: Path) -> list[str]:
+        return [(run / name).read_text() for name in ("pairs.jsonl", "safety.jsonl", "README.md")]
+
+    preferences.main(cfg)
+    first = files(cfg.run)
+    (cfg.run / "README.md").unlink()  # cut off before the end: it begins again
+    (cfg.run / "pairs.jsonl").write_text("torn")
+    preferences.main(cfg)
+    assert files(cfg.run) == first
+    assert len(rows_of(cfg.run / "metrics.jsonl")) == 1
+    (cfg.run / "pairs.jsonl").write_text("mine")
+    preferences.main(cfg)
+    assert (cfg.run / "pairs.jsonl").read_text() == "mine"
+    other = replace(cfg, run=cfg.run.with_name("other"), seed=1)
+    preferences.main(other)
+    assert files(other.run)[0] != first[0]
+
+
+def test_prompts_nobody_can_judge_are_counted(cfg: PreferencesConfig, tmp_path: Path):
+    prompts = [{"prompt": f"Make {i}.", "answer": "", "scorer": "helpful", "split": "train"} for i in range(3)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    cfg = replace(cfg, tasks=("general", str(path)), num_prompts=3)
+    preferences.main(cfg)
+    metrics = rows_of(cfg.run / "metrics.jsonl")[0]
+    assert metrics["prompts/undecided"] == 3
+    assert metrics["prompts/helpful"] + metrics["prompts/safety"] == 3
+    with pytest.raises(ValueError, match="none of 3 prompts has rules"):
+        preferences.main(replace(cfg, run=tmp_path / "none", tasks=(str(path),)))
+
+
+def test_a_task_of_problems_with_answers_is_refused(cfg: PreferencesConfig):
+    with pytest.raises(ValueError, match="--tasks countdown: its problems have scorer countdown"):
+        preferences.main(replace(cfg, tasks=("general", "countdown")))
+
+
+# ------------------------------------------------------------------------------------------------------------ judging
+
+
+def keep(answered: list[Answered], **changes: float) -> tuple[list[dict], dict[str, float]]:
+    counts: dict[str, float] = defaultdict(float)
+    config = PreferencesConfig(**{"max_length_bias": 1.0, **changes})  # type: ignore[arg-type]
+    return preferred(answered, config, None, counts, show), counts
+
+
+def test_pairs_by_hand():
+    """Qualities 1, 0.85, 0.5 and 0: of six pairs one differs by 0.15, the others by more than a quarter."""
+    best, good = "About rice and snow. I hope this helps!", "About rice and snow."
+    some, none = "Rice.", "No."
+    rows, counts = keep([helpful(none, some, good, best)])
+    assert {(row["chosen"], row["rejected"]) for row in rows} == {
+        (best, some), (best, none), (good, some), (good, none), (some, none),
+    }  # fmt: skip
+    assert (counts["pairs/judged"], counts["pairs/no_margin"]) == (6, 1)
+    rows, counts = keep([helpful(none, some, good, best)], min_margin=0.5)
+    assert len(rows) == 6
+    assert {row["margin"] for row in rows} == {1, 2}
+
+
+def test_equal_responses_are_one_and_empty_ones_none():
+    answered = helpful("Rice and snow.", "Rice and snow.", "No.")
+    open_thought = Answered(answered.problem, (*answered.completions, ("model", "<think>rice and snow")))
+    rows, counts = keep([open_thought])
+    assert (counts["pairs/judged"], len(rows), counts["completions/no_response"]) == (1, 1, 1)
+
+
+def test_lengths_are_balanced_in_what_is_kept():
+    answered = [helpful(f"Rice and snow{' and more' * n}.", "No.") for n in range(8)]
+    answered += [helpful("Rice and snow.", f"No{' no' * n}.") for n in (8, 20)]
+    rows, counts = keep(answered, max_length_bias=0.1)
+    mean = sum(relative_length(row["chosen"], row["rejected"]) for row in rows) / len(rows)
+    assert abs(mean) <= 0.1
+    assert counts["pairs/unbalanced"] == 10 - len(rows) > 0
+    assert counts["pairs/bias_before"] > 0.4
+
+
+def test_balancing_drops_the_worst_first_and_no_more_than_it_must():
+    """Relative lengths 0.9, 0.5, 0.5, -0.5: without the first, the mean is 0.17; without one more, 0."""
+    pairs = [("a" * 10, "a"), ("aa", "a"), ("bb", "b"), ("a", "aa")]
+    assert balanced_lengths(pairs, 0.4) == [0, 1, 2, 3]
+    assert balanced_lengths(pairs, 0.2) == [1, 2, 3]
+    assert balanced_lengths(pairs, 0.1) == [1, 3]
+    assert balanced_lengths([(b, a) for a, b in pairs], 0.2) == [1, 2, 3]
+    assert balanced_lengths([("aa", "a")], 0.1) == []
+    assert balanced_lengths([], 0.1) == []
+    assert [relative_length(*pair) for pair in pairs] == [0.9, 0.5, 0.5, -0.5]
+
+
+def test_safety_labels_by_hand():
+    problem = problem_of("safety")
+    deed = problem.gold["wanted"][0]["any_of"][0]
+    refusal = problem.gold["refusal"]
+    completions = [f"<think>{deed}</think>{refusal}.", f"<think>t</think>To {deed}, start.", f"<think>{deed}"]
+    answered = [
+        Answered(problem, tuple(("model", text) for text in [*completions, completions[0], " "])),
+        helpful("Rice."),
+    ]
+    rows = label(answered, None, defaultdict(float), show)
+    assert [row["response"] for row in rows] == completions
+    assert [row["safe"] for row in rows] == [True, False, True]
+
+
+def test_of_the_writers_one_is_good_and_one_is_not():
+    for problem in load_problems("general", "train", 3).take(0, 60):
+        good, poor = (
+            judge_response(parse_completion(text).response, problem.gold, problem.scorer) for text in write(problem, 0)
+        )
+        assert good.safe
+        assert good.quality > 0.7
+        if problem.scorer == "safety":
+            assert not poor.safe
+        thoughts = {parse_completion(text).thought for text in write(problem, 0)}
+        assert thoughts == {general.thought(problem)}
+
+
+class Judge:
+    """An endpoint that prefers the longer response, hates the word "steal", and is down where it is told to be."""
+
+    def __init__(self, *, down: bool = False) -> None:
+        self.down = down
+        self.cfg = EndpointConfig(url="http://judge", model="m")
+        self.calls = 0
+
+    def chat(self, conversations, on_progress=None):  # noqa: ANN001, ANN201
+        from r1kit.sampling.http import Reply
+
+        self.calls += len(conversations)
+        return [Reply("", error="down") if self.down else Reply(self._say(c[0].content)) for c in conversations]
+
+    def _say(self, text: str) -> str:
+        parts = [part.split("\n", 1)[1] for part in text.split("\n--- ") if part.startswith("response")]
+        if len(parts) == 1:
+            return json.dumps({"analysis": "x", "verdict": "unsafe" if "steal" in parts[0] else "safe"})
+        return "[[A>>B]]" if len(parts[0]) > len(parts[1]) else "[[B>>A]]"
+
+
+def test_an_endpoint_judges_in_its_own_way():
+    judge, counts = Judge(), defaultdict(float)
+    config = PreferencesConfig(max_length_bias=1.0, queries=3)
+    rows = preferred([helpful("No, and no, and no, and no.", "Rice and snow.")], config, judge, counts, show)  # type: ignore[arg-type]
+    assert [row["chosen"] for row in rows] == ["No, and no, and no, and no."]
+    assert rows[0]["margin"] == 2
+    assert judge.calls == 3
+    answered = [Answered(problem_of("safety"), (("model", "<think>steal</think>No."), ("model", "Yes.")))]
+    labelled = label(answered, judge, counts, show)  # type: ignore[arg-type]
+    assert [row["safe"] for row in labelled] == [False, True]
+
+
+def test_a_judge_that_is_down_is_an_error_and_no_empty_data():
+    answered = [helpful("No.", "Rice and snow.")]
+    with pytest.raises(ValueError, match="gave no verdict on any of 1 pairs"):
+        preferred(answered, PreferencesConfig(), Judge(down=True), defaultdict(float), show)  # type: ignore[arg-type]
+
+
+def test_a_verdict_that_is_missing_is_counted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(preferences, "judge_pairs", lambda *_, **__: [None, 2.0])
+    counts = defaultdict(float)
+    answered = [helpful("No.", "Rice."), helpful("No.", "Snow.")]
+    rows = preferred(answered, PreferencesConfig(max_length_bias=1.0), Judge(), counts, show)  # type: ignore[arg-type]
+    assert (len(rows), counts["pairs/undecided"]) == (1, 1)

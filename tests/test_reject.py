@@ -1,0 +1,635 @@
+"""Rejection sampling: what is kept and why the rest is not, the joined general data, and a run that is cut off."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit.config import EndpointConfig, ReadableConfig, RejectConfig, RewardConfig
+from r1kit.curation.general import join_general, num_general, read_general
+from r1kit.curation.rewrite import Rewriter, Rewritten
+from r1kit.curation.select import Candidate, Judge, Selection, Tally, curate
+from r1kit.rewards.format import parse_completion
+from r1kit.rewards.language import language_consistency
+from r1kit.rewards.reward import score_completion
+from r1kit.sampling.http import Reply
+from r1kit.stages import reject
+from r1kit.tasks import countdown, is_heldout, load_problems
+from r1kit.types import Completion, FinishReason, Message, Problem, Prompt, Sample, SamplingParams, Verdict
+from scripted import ANSWERS, save_scripted_model
+from tiny import tiny_tokenizer
+
+SERVER = EndpointConfig(url="http://localhost:1/v1", model="judge")
+
+
+# curate: one group at a time
+
+
+def sum_problem(number: int = 1, *, scorer: str = "number") -> Problem:
+    return Problem(f"s{number}", "sums", (Message("user", f"What is {number} and 1?"),), str(number + 1), scorer)
+
+
+def group(problem: Problem, *texts: str, finish: FinishReason = "stop") -> list[Sample]:
+    """A scored group; a completion's tokens are its words."""
+    samples = []
+    for text in texts:
+        made = Completion((), (), text, finish, error="lost" if finish == "error" else "")
+        samples.append(Sample(problem, (), made, score_completion(problem, made, "", RewardConfig())))
+    return samples
+
+
+def selection(
+    *,
+    keep: int = 1,
+    judge: Judge | None = None,
+    rewriter: Rewriter | None = None,
+    readable: ReadableConfig | None = None,
+) -> Selection:
+    return Selection(
+        readable or ReadableConfig(max_paragraph_chars=300),
+        keep,
+        lambda texts: [len(text.split()) for text in texts],
+        judge,
+        rewriter,
+    )
+
+
+def think(thought: str, answer: str = "2") -> str:
+    return f" <think>{thought}</think><answer>{answer}</answer>"
+
+
+def kept(groups: Sequence[list[Sample]], chosen: Selection) -> tuple[list[str], Tally]:
+    """Texts of the rows, and the tally, which must account for every completion."""
+    tally = Tally()
+    rows = curate(groups, [""] * len(groups), chosen, tally)
+    assert tally.total("sampled") == sum(map(len, groups)) == sum(tally.dropped.values()) + tally.total("kept")
+    assert tally.total("kept") == len(rows)
+    assert set(tally.examples) == set(tally.dropped)
+    return [row["messages"][-1]["content"] for row in rows], tally
+
+
+def test_the_shortest_right_and_readable_completion_is_kept():
+    texts = [
+        think("I count the apples and then the pears, slowly"),
+        think("I know that one", "3"),
+        think("two it is"),
+        think("```\nprint(2)\n``` so it is"),
+        " <answer>2</answer>",
+        think("我 说 二"),
+    ]
+    rows, tally = kept([group(sum_problem(), *texts)], selection())
+    assert rows == [texts[2]]
+    assert tally.tasks == {"sums": {"problems": 1, "sampled": 6, "right": 4, "readable": 2, "kept": 1}}
+    assert tally.dropped == {
+        "wrong": 1,
+        "format, no <think>": 1,
+        "unreadable, code block": 1,
+        "unreadable, language mix": 1,
+        "more than --keep-per-problem": 1,
+    }
+    assert tally.examples["wrong"] == "answered 3, gold 2; format: ok"
+
+
+def test_as_many_are_kept_as_asked_for_of_each_problem():
+    thoughts = ["one more apple makes them two", "count: first, second", "the answer is obvious to me, surely two"]
+    groups = [group(sum_problem(), *map(think, thoughts)), group(sum_problem(2), *(think(t, "3") for t in thoughts))]
+    rows, _ = kept(groups, selection(keep=2))
+    assert rows == [think(thoughts[i], answer) for answer in ("2", "3") for i in (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"), [("length", "cut off at the length cap"), ("error", "no completion")]
+)  # fmt: skip
+def test_a_completion_that_did_not_end_is_dropped_even_if_right(finish: FinishReason, reason: str):
+    rows, tally = kept([group(sum_problem(), think("I see two"), finish=finish)], selection())
+    assert (rows, tally.dropped) == ([], {reason: 1})
+    assert tally.total("right") == 0
+
+
+LONG = "First I look at the numbers, then I think about what adding one would do to them, and I write it down."
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "left"),
+    [
+        (["I count to two", "I count to two"], 1),
+        (["I count to two", "i  COUNT to\ntwo"], 1),
+        ([LONG, LONG.replace("down", "up")], 1),
+        ([LONG, LONG[: len(LONG) // 2]], 2),
+        (["8*3=24\n24-1=23 no", "8+3=11\n11-1=10 no"], 2),
+    ],
+)
+def test_repeated_and_nearly_repeated_thoughts_are_kept_once(thoughts: list[str], left: int):
+    rows, tally = kept([group(sum_problem(), *map(think, thoughts))], selection(keep=9))
+    assert len(rows) == left
+    assert tally.dropped["repeats another completion"] == len(thoughts) - left
+
+
+def test_equal_thoughts_on_different_problems_are_both_kept():
+    groups = [group(sum_problem(1), think("I add one")), group(sum_problem(2), think("I add one", "3"))]
+    assert len(kept(groups, selection())[0]) == 2
+
+
+def test_without_a_judge_problems_without_a_rule_are_left_out():
+    rows, tally = kept([group(sum_problem(scorer="helpful"), think("I like pears"))], selection())
+    assert (rows, tally.dropped) == ([], {"no rule judges it, and no --judge.url is given": 1})
+
+
+def test_the_judge_sees_what_no_rule_decides_and_is_readable():
+    seen: list[str] = []
+
+    def judge(candidates: Sequence[Candidate]) -> list[tuple[Verdict, str]]:
+        seen.extend(candidate.text for candidate in candidates)
+        return [
+            ("right" if "pears" in c.text else "undecided" if "plums" in c.text else "wrong", "so") for c in candidates
+        ]
+
+    open_ = [think(f"I like {fruit} best of all the fruits") for fruit in ("pears", "plums", "figs")]
+    code = think("```pears```")
+    groups = [group(sum_problem(scorer="helpful"), *open_, code), group(sum_problem(2), think("I see pears", "3"))]
+    rows, tally = kept(groups, selection(judge=judge))
+    assert seen == open_
+    assert rows == [open_[0], think("I see pears", "3")]
+    assert tally.dropped == {"judged undecided": 1, "judged wrong": 1, "unreadable, code block": 1}
+    assert (tally.total("right"), tally.total("readable")) == (2, 2)
+
+
+def test_the_next_completion_takes_the_place_of_one_that_is_not_rewritten():
+    thoughts = {
+        "short one": Rewritten("", "no rule to rewrite: this"),
+        "the one after it": Rewritten(think("fine now")),
+    }
+    asked: list[list[str]] = []
+
+    def rewriter(candidates: Sequence[Candidate]) -> list[Rewritten]:
+        asked.append([parse_completion(candidate.text).thought for candidate in candidates])
+        return [thoughts[thought] for thought in asked[-1]]
+
+    texts = [think(thought) for thought in ("the one after it", "short one", "the last and the longest of all")]
+    rows, tally = kept([group(sum_problem(), *texts)], selection(rewriter=rewriter))
+    assert rows == [think("fine now")]
+    assert asked == [["short one"], ["the one after it"]]
+    assert tally.dropped == {"no rule to rewrite": 1, "more than --keep-per-problem": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (think("fine now", "3"), "rewritten, wrong"),
+        ("<answer>2</answer>", "rewritten, format, no <think>"),
+        (think("这样就好了"), "rewritten, unreadable, language mix"),
+    ],
+)
+def test_what_is_rewritten_must_still_be_right_and_readable(text: str, reason: str):
+    rewrite: Rewriter = lambda candidates: [Rewritten(text) for _ in candidates]  # noqa: E731
+    rows, tally = kept([group(sum_problem(), think("I see"))], selection(rewriter=rewrite))
+    assert (rows, tally.dropped) == ([], {reason: 1})
+
+
+def test_what_is_rewritten_without_a_rule_is_judged_again():
+    rewrite: Rewriter = lambda candidates: [Rewritten(c.text.replace("old", "new")) for c in candidates]  # noqa: E731
+    judge: Judge = lambda candidates: [("wrong" if "new" in c.text else "right", "so") for c in candidates]  # noqa: E731
+    problem = sum_problem(scorer="helpful")
+    rows, tally = kept([group(problem, think("old"))], selection(rewriter=rewrite, judge=judge))
+    assert (rows, tally.dropped) == ([], {"rewritten, judged wrong": 1})
+    assert len(kept([group(problem, think("fine"))], selection(rewriter=rewrite, judge=judge))[0]) == 1
+
+
+def test_equal_rewritten_texts_are_kept_once_and_tokens_are_those_of_the_new_text():
+    rewrite: Rewriter = lambda candidates: [Rewritten(think("fine, now it is")) for _ in candidates]  # noqa: E731
+    tally = Tally()
+    samples = group(sum_problem(), think("count the apples"), think("quite another way of seeing it"))
+    (row,) = curate([samples], [""], selection(keep=2, rewriter=rewrite), tally)
+    assert tally.dropped == {"repeats another completion": 1}
+    assert row["tokens"] == len(think("fine, now it is").split())
+    assert (row["id"], row["domain"], row["language"]) == ("sums/s1/0", "sums", "en")
+
+
+def test_a_prefilled_thought_is_part_of_the_data():
+    tally = Tally()
+    made = Completion((), (), "I add</think>\\boxed{2}", "stop")
+    problem = sum_problem()
+    sample = Sample(problem, (), made, score_completion(problem, made, "<think>\n", RewardConfig()))
+    (row,) = curate([[sample]], ["<think>\n"], selection(), tally)
+    assert row["messages"] == [
+        {"role": "user", "content": "What is 1 and 1?"},
+        {"role": "assistant", "content": "<think>\nI add</think>\\boxed{2}"},
+    ]
+
+
+# general data
+
+
+def count_words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def general_file(path: Path, count: int) -> str:
+    turns = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "?"},
+    ]
+    rows = [{"messages": [*turns, {"role": "assistant", "content": f"Yes {i}"}]} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(("rows", "share"), [(100, 0.22), (7, 0.5), (3, 0.9), (40, 0.0), (1, 0.22)])
+def test_general_rows_are_the_share_of_the_whole(rows: int, share: float):
+    added = num_general(rows, share)
+    shares = [abs(n / (rows + n) - share) for n in range(max(0, added - 1), added + 2)]
+    assert abs(added / (rows + added) - share) == min(shares)
+
+
+def test_the_demos_general_rows_are_training_prompts_by_writers_good_and_poor():
+    rows = join_general({"general": None}, 60, seed=3, lead=" ", num_tokens=count_words)
+    assert rows == join_general({"general": None}, 60, seed=3, lead=" ", num_tokens=count_words)
+    assert rows != join_general({"general": None}, 60, seed=4, lead=" ", num_tokens=count_words)
+    assert len({row["messages"][0]["content"] for row in rows}) == len({row["id"] for row in rows}) == 60
+    problems = {p.messages[0].content: p for p in load_problems("general", "train", 3).take(0, 200)}
+    verdicts = Counter()
+    for row in rows:
+        question, text = (turn["content"] for turn in row["messages"])
+        assert not is_heldout(f"general:{question}")
+        assert text.startswith(f" <think>{'用户问：' if row['language'] == 'zh' else 'The user asks: '}{question}")
+        assert language_consistency(parse_completion(text).thought, row["language"]) == 1.0
+        assert (row["domain"], row["tokens"]) == ("general", len(text.split()))
+        verdicts[
+            score_completion(problems[question], Completion((), (), text, "stop"), "", RewardConfig()).verdict
+        ] += 1
+    assert verdicts["right"] > 10 < verdicts["wrong"]
+    assert {row["language"] for row in rows} == {"en", "zh"}
+
+
+def test_a_source_that_is_small_is_taken_whole_and_the_others_give_the_rest(tmp_path: Path):
+    sources = {name: read_general(general_file(tmp_path / name, n)) for name, n in (("a.jsonl", 50), ("b.jsonl", 2))}
+    rows = join_general(sources, 20, seed=0, lead=" ", num_tokens=count_words)
+    assert Counter(row["id"].split("/")[0] for row in rows) == {"a": 18, "b": 2}
+    assert len({row["id"] for row in rows}) == 20
+    assert all(row["messages"][-1]["content"].startswith(" Yes") for row in rows)
+    assert all(row["messages"][1]["content"] == "Hi" for row in rows), "only the last turn is what a model writes"
+    everything = join_general(sources, 99, seed=0, lead="", num_tokens=count_words)
+    assert len(everything) == 52, "and no more than there are"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "needs `messages`"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "at least two turns"),
+        ('{"messages": [{"role": "user", "content": "x"}, {"role": "bot", "content": "y"}]}', '"role"'),
+        ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": 3}]}', '"content"'),
+        ('{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]}', "the assistant's"),
+        ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}]}', "with content"),
+        ('{"messages": [{"role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]}', "user's"),
+    ],
+)
+def test_a_bad_line_of_a_general_file_is_named(tmp_path: Path, line: str, message: str):
+    path = tmp_path / "chat.jsonl"
+    general_file(path, 1)
+    path.write_text(path.read_text() + "\n" + line + "\n")
+    with pytest.raises(ValueError, match=re.escape(f"{path}:3: ")) as caught:
+        read_general(str(path))
+    assert message in str(caught.value)
+
+
+# the stage
+
+
+class Searcher:
+    """A sampler that knows countdown: of every four completions of a problem one is mixed, two are right in their own
+    ways, one is wrong. It can be made to break off."""
+
+    calls = 0
+    breaks_at = 0
+
+    def __init__(self, tokenizer: Any, *, rows: int) -> None:
+        del rows
+        self.tokenizer = tokenizer
+
+    def load_weights(self, source: object, version: int) -> None:
+        del source, version
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams,
+        n: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Completion]]:
+        del params, on_progress
+        Searcher.calls += 1
+        if Searcher.calls == Searcher.breaks_at:
+            raise KeyboardInterrupt
+        return [[self.complete(prompt, index) for index in range(n)] for prompt in prompts]
+
+    def complete(self, prompt: Prompt, index: int) -> Completion:
+        question = self.tokenizer.decode(prompt.tokens)
+        chinese = "算出" in question
+        found = [int(number) for number in re.findall("[0-9]+", question)]
+        numbers, target = (found[:3], found[3]) if chinese else (found[1:], found[0])
+        ways = countdown.tries((numbers[0], numbers[1], numbers[2]))
+        first, second = next(way for way in ways if way[1][3] == target)
+        failed = random.Random(f"{prompt.seed}/{index}").choice(ways)
+        no, yes = ("不对", "对了") if chinese else (" no", " yes")
+        lines = [f"{failed[0][0]}{failed[0][1]}{failed[0][2]}={failed[0][3]}", f"{failed[1][0]}+1=98{no}"]
+        if index % 4 == 0:
+            no = " no" if chinese else "不对"
+            lines = [f"{left}{operator}{right}={value}{no}" for left, operator, right, value in failed]
+        lines += [f"{a}{operator}{b}={value}" for a, operator, b, value in (first, second)]
+        answer = "1" if index % 4 == 3 else countdown.expression(first, second)
+        text = " <think>" + "\n".join(lines[2 * (index % 4 == 2) :]) + f"{yes}</think><answer>{answer}</answer>"
+        tokens = tuple(self.tokenizer(text)["input_ids"])
+        return Completion(tokens, (0.0,) * len(tokens), text, "stop")
+
+
+@pytest.fixture
+def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RejectConfig]:
+    save_scripted_model(tmp_path / "model", ANSWERS)
+    monkeypatch.setattr(reject, "LocalSampler", Searcher)
+    monkeypatch.setattr(reject, "BATCH", 5)
+    Searcher.calls = Searcher.breaks_at = 0
+    yield RejectConfig(
+        run=tmp_path / "run", model=str(tmp_path / "model"), tasks=("countdown",), num_problems=18, num_samples=4,
+        rewrite="rules", general_data=("general",), general_share=0.25, max_new_tokens=64, device="cpu", dtype="fp32",
+    )  # fmt: skip
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def outputs(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in ("sft.jsonl", "counts.json", "README.md")}
+
+
+def test_every_problem_gives_its_shortest_readable_completion_rewritten(cfg: RejectConfig):
+    path = reject.main(cfg)
+    rows = rows_of(path)
+    assert path == cfg.run / "sft.jsonl"
+    sampled = [row for row in rows if row["domain"] == "countdown"]
+    problems = {f"countdown/{p.id}/2": p for p in load_problems("countdown", "train", 0).first(18)}
+    assert {row["id"] for row in sampled} == set(problems), "completion 2 has the fewest lines"
+    assert len(rows) == 24 and Counter(row["domain"] for row in rows) == {"countdown": 18, "general": 6}
+    assert [row["domain"] for row in rows] != sorted(row["domain"] for row in rows), "they are mixed"
+    for row in sampled:
+        question, text = (turn["content"] for turn in row["messages"])
+        assert question == problems[row["id"]].messages[0].content
+        assert re.fullmatch(
+            r" <think>\D+\n[^ ]+\n.+( yes|对了)</think>(So: |所以：).*<answer>.*</answer>", text, re.DOTALL
+        )
+        assert row["language"] == ("zh" if "算出" in question else "en")
+        assert row["tokens"] == len(tiny_tokenizer()(text)["input_ids"])  # type: ignore[arg-type]
+
+
+def test_the_counts_and_the_card_say_what_the_data_is(cfg: RejectConfig):
+    cfg = replace(cfg, keep_per_problem=2)
+    rows = rows_of(reject.main(cfg))
+    counts = json.loads((cfg.run / "counts.json").read_text())
+    sampled = [row["tokens"] for row in rows if row["domain"] == "countdown"]
+    assert counts["tasks"] == {"countdown": {"problems": 18, "sampled": 72, "right": 54, "readable": 36, "kept": 36}}
+    assert counts["dropped"] == {"unreadable, language mix": 18, "wrong": 18}
+    assert counts["rows"] == len(rows) == 48
+    assert counts["general"] == {"wanted": 12, "joined": 12}
+    assert sum(counts["languages"].values()) == 48
+    assert list(counts["domains"]) == ["countdown", "general", "total"]
+    mean = sum(sampled) / len(sampled)
+    assert counts["domains"]["countdown"] == {"samples": 36, "rounds": 1.0, "tokens": pytest.approx(mean)}
+    card = (cfg.run / "README.md").read_text()
+    assert f"| countdown | 36 | 1.0 | {mean:,.1f} |" in card
+    assert re.search(r"\| total \| 48 \| 1\.0 \| [0-9.]+ \|", card)
+    assert "| unreadable, language mix | 18 |" in card and "| countdown | 18 | 72 | 54 | 36 | 36 |" in card
+    assert "25.0% of the whole" in card and "`keep_per_problem` | `2`" in card and "language: [" in card
+    assert str(cfg.run) not in card, "equal data has an equal card wherever it lies"
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_in_the_same_bytes(cfg: RejectConfig):
+    reject.main(cfg)
+    assert Searcher.calls == 4
+    cut = replace(cfg, run=cfg.run.with_name("cut"))
+    for batch in (1, 3, 2):  # in the first batch, then in the third, then, going on with that, in the fourth
+        Searcher.calls, Searcher.breaks_at = 0, batch
+        with pytest.raises(KeyboardInterrupt):
+            reject.main(cut)
+        assert not (cut.run / "sft.jsonl").exists()
+    Searcher.calls = Searcher.breaks_at = 0
+    reject.main(cut)
+    assert Searcher.calls == 1, "only the last batch was left"
+    assert outputs(cut.run) == outputs(cfg.run)
+    metrics = [[row["step"] for row in rows_of(run / "metrics.jsonl")] for run in (cut.run, cfg.run)]
+    assert metrics == [[1, 2, 3, 4]] * 2
+
+
+def test_cut_off_while_the_data_is_put_together_it_samples_nothing_again(
+    cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch
+):
+    reject.main(replace(cfg, run=cfg.run.with_name("straight")))
+    with monkeypatch.context() as patched:
+
+        def interrupt(*_: object, **__: object) -> str:
+            raise KeyboardInterrupt
+
+        patched.setattr(reject, "data_card", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            reject.main(cfg)
+    assert not (cfg.run / "sft.jsonl").exists()
+    monkeypatch.setattr(reject, "open_model", None)
+    reject.main(cfg)
+    assert outputs(cfg.run) == outputs(cfg.run.with_name("straight"))
+
+
+def test_a_finished_run_returns_at_once_and_knows_its_settings(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch):
+    path = reject.main(cfg)
+    before = outputs(cfg.run)
+    for name in ("open_model", "load_tokenizer", "load_problems"):
+        monkeypatch.setattr(reject, name, None)
+    assert reject.main(cfg) == path
+    assert outputs(cfg.run) == before
+    with pytest.raises(ValueError, match="keep_per_problem: 1 in the folder, 2 now"):
+        reject.main(replace(cfg, keep_per_problem=2))
+
+
+def test_the_seed_changes_problems_and_order(cfg: RejectConfig):
+    other = replace(cfg, run=cfg.run.with_name("other"), seed=1)
+    first, second = rows_of(reject.main(cfg)), rows_of(reject.main(other))
+    assert {row["id"] for row in first} != {row["id"] for row in second}
+
+
+def test_a_problem_that_two_tasks_share_is_data_once(cfg: RejectConfig, tmp_path: Path):
+    files = []
+    for name in ("one", "two"):
+        files.append(str(tmp_path / f"{name}.jsonl"))
+        gold = {"numbers": [8, 3, 1], "target": 23}
+        problems = [{"prompt": "Make 23 from 8, 3, 1.", "answer": gold, "scorer": "countdown", "split": "train"}]
+        Path(files[-1]).write_text("".join(json.dumps(row) + "\n" for row in problems))
+    cfg = replace(cfg, tasks=tuple(files), num_problems=1, general_data=(), rewrite="none")
+    (row,) = rows_of(reject.main(cfg))
+    counts = json.loads((cfg.run / "counts.json").read_text())
+    assert row["domain"] == "one"
+    assert [counts["tasks"][name]["kept"] for name in ("one", "two")] == [1, 0]
+    assert counts["dropped"]["repeats another completion"] == 1
+    assert counts["general"] == {"wanted": 0, "joined": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        (
+            {"readable": ReadableConfig(max_tokens=3)},
+            ("72 completions", "54 are right", "0 also readable", "--readable"),
+        ),
+        ({"num_samples": 1}, ("18 completions", "18 are right", "18 unreadable, language mix")),
+    ],
+)
+def test_nothing_left_is_an_error_with_the_numbers(
+    cfg: RejectConfig, changes: dict[str, Any], messages: tuple[str, ...]
+):
+    with pytest.raises(ValueError) as caught:
+        reject.main(replace(cfg, **changes))
+    assert all(message in str(caught.value) for message in messages), caught.value
+    assert not (cfg.run / "sft.jsonl").exists()
+
+
+def test_nothing_right_is_another_error(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(countdown, "expression", lambda first, second: "1+1")
+    with pytest.raises(ValueError, match="0 are right.*--num-samples"):
+        reject.main(cfg)
+
+
+def test_what_is_wrong_with_the_settings_is_found_before_the_folder_is_made(cfg: RejectConfig, tmp_path: Path):
+    for changes in (
+        {"general_data": (str(tmp_path / "none.jsonl"),)},
+        {"tasks": ("cuontdown",)},
+        {"model": str(tmp_path / "nowhere")},
+        {"template": "no-such"},
+    ):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            reject.main(replace(cfg, **changes))
+        assert not cfg.run.exists()
+
+
+def test_a_real_sampler_makes_the_same_data_again(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The scripted model answers 23 or 24 after a thought of ones."""
+    from r1kit.sampling.local import LocalSampler
+
+    monkeypatch.setattr(reject, "LocalSampler", LocalSampler)
+    file = tmp_path / "sums.jsonl"
+    problems = [{"prompt": f"Problem {i}", "answer": "23", "scorer": "number", "split": "train"} for i in range(12)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in problems))
+    cfg = replace(cfg, tasks=(str(file),), num_problems=12, rewrite="none", general_data=(), rows=16)
+    rows = rows_of(reject.main(cfg))
+    assert 6 < len(rows) <= 12
+    assert all(re.fullmatch("<think>1+</think><answer>23</answer>", row["messages"][1]["content"]) for row in rows)
+    again = replace(cfg, run=cfg.run.with_name("again"))
+    reject.main(again)
+    assert outputs(again.run) == outputs(cfg.run)
+
+
+# endpoints
+
+
+class FakeEndpoint:
+    """Stands in for Endpoint: `answer` is what every one of them says to a prompt."""
+
+    answer: Callable[[str], Reply] = staticmethod(lambda prompt: Reply(""))
+    caches: list[Path] = []
+
+    def __init__(self, cfg: EndpointConfig, cache: Path) -> None:
+        assert cfg.url
+        FakeEndpoint.caches.append(cache)
+
+    def chat(
+        self, conversations: Sequence[Sequence[Message]], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[Reply]:
+        del on_progress
+        return [FakeEndpoint.answer(conversation[-1].content) for conversation in conversations]
+
+
+@pytest.fixture
+def judged(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RejectConfig:
+    """Problems that no rule can judge: the gold of a general prompt is free text."""
+    monkeypatch.setattr(reject, "Endpoint", FakeEndpoint)
+    monkeypatch.setattr(FakeEndpoint, "caches", [])
+    file = tmp_path / "open.jsonl"
+    rows = [
+        {"prompt": f"Make {p.gold['target']} from {', '.join(map(str, p.gold['numbers']))}.", "answer": f"about {i}",
+         "scorer": "helpful", "split": "train"}
+        for i, p in enumerate(load_problems("countdown", "train", 0).first(10))
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return replace(cfg, tasks=(str(file),), num_problems=10, rewrite="none", general_data=(), judge=SERVER)
+
+
+def test_the_judge_is_given_question_reference_and_response(judged: RejectConfig, monkeypatch: pytest.MonkeyPatch):
+    prompts: list[str] = []
+
+    def answer(prompt: str) -> Reply:
+        prompts.append(prompt)
+        return Reply('{"analysis": "so", "correctness": "%s"}' % ("correct" if "about 3" in prompt else "incorrect"))
+
+    monkeypatch.setattr(FakeEndpoint, "answer", staticmethod(answer))
+    (row,) = rows_of(reject.main(judged))
+    assert FakeEndpoint.caches == [judged.run / "cache" / "judge"]
+    question, text = (turn["content"] for turn in row["messages"])
+    (seen, *_) = [prompt for prompt in prompts if "about 3" in prompt]
+    assert question in seen and "<think>" not in seen and text.partition("</think>")[2] in seen
+    assert "judged wrong" in json.loads((judged.run / "counts.json").read_text())["dropped"]
+
+
+def test_a_judge_that_is_down_stops_the_run_and_loses_nothing(judged: RejectConfig, monkeypatch: pytest.MonkeyPatch):
+    answers = iter([Reply('{"correctness": "correct"}')] * 15)
+    monkeypatch.setattr(FakeEndpoint, "answer", staticmethod(lambda prompt: next(answers, Reply("", "HTTP 503"))))
+    with pytest.raises(ValueError, match="judge at http://localhost:1/v1 answered none of 15 calls.*HTTP 503"):
+        reject.main(judged)
+    monkeypatch.setattr(FakeEndpoint, "answer", staticmethod(lambda prompt: Reply('{"correctness": "correct"}')))
+    assert len(rows_of(reject.main(judged))) == 10
+    assert Searcher.calls == 3, "the first batch was kept"
+
+
+def test_a_few_calls_that_fail_are_counted(judged: RejectConfig, monkeypatch: pytest.MonkeyPatch):
+    answers = iter([Reply('{"correctness": "correct"}')] * 29)
+    monkeypatch.setattr(FakeEndpoint, "answer", staticmethod(lambda prompt: next(answers, Reply("", "HTTP 503"))))
+    reject.main(replace(judged, keep_per_problem=4))
+    counts = json.loads((judged.run / "counts.json").read_text())
+    assert counts["dropped"]["judged undecided"] == 1
+    assert "HTTP 503" in counts["examples"]["judged undecided"]
+
+
+def test_an_endpoint_rewrites(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reject, "Endpoint", FakeEndpoint)
+    monkeypatch.setattr(FakeEndpoint, "caches", [])
+
+    def answer(prompt: str) -> Reply:
+        if "<notes>" in prompt:
+            return Reply("我来算。" if "算出" in prompt else "I work it out.")
+        numbers = [int(n) for n in re.findall("[0-9]+", prompt.partition("<question>")[2])]
+        given, target = (numbers[:3], numbers[3]) if "算出" in prompt else (numbers[1:4], numbers[0])
+        first, second = next(w for w in countdown.tries((given[0], given[1], given[2])) if w[1][3] == target)
+        return Reply(f"\\boxed{{{countdown.expression(first, second)}}}" if target % 2 else "\\boxed{0}")
+
+    monkeypatch.setattr(FakeEndpoint, "answer", staticmethod(answer))
+    cfg = replace(cfg, rewrite="endpoint", rewriter=SERVER, general_data=())
+    rows = rows_of(reject.main(cfg))
+    assert FakeEndpoint.caches == [cfg.run / "cache" / "rewriter"]
+    counts = json.loads((cfg.run / "counts.json").read_text())
+    assert 0 < len(rows) < 18 and counts["dropped"]["rewritten, wrong"] == 2 * (18 - len(rows))
+    pattern = r" <think>\n(我来算。|I work it out\.)\n</think>\n\n\\boxed\{.*\}"
+    assert all(re.fullmatch(pattern, row["messages"][1]["content"]) for row in rows)
+
+
+def test_a_rewriter_that_is_down_stops_the_run(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reject, "Endpoint", FakeEndpoint)
+    monkeypatch.setattr(FakeEndpoint, "answer", staticmethod(lambda prompt: Reply("", "timed out")))
+    monkeypatch.setattr(reject, "ALL_FAILED", 5)
+    with pytest.raises(ValueError, match="rewriter at .* answered none of 5 calls.*timed out"):
+        reject.main(replace(cfg, rewrite="endpoint", rewriter=SERVER))
