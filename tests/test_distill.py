@@ -87,7 +87,7 @@ def test_the_gradient_by_hand():
 
 
 def test_it_is_the_mean_of_the_sampled_tokens_policy_gradient():
-    """Over all tokens v ~ p, the gradient of -(log q_v - log p_v) log p_v, the advantage held fixed, is that of the KL."""
+    """Over all tokens v ~ p: the gradient of -(log q_v - log p_v) log p_v, its advantage held fixed, is the KL's."""
     torch.manual_seed(0)
     logits, teacher_V = torch.randn(6, dtype=torch.double, requires_grad=True), torch.randn(6, dtype=torch.double)
     logp_V, logq_V = logits.log_softmax(-1), teacher_V.log_softmax(-1)

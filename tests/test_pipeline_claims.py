@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def scored(
     length: float = 10, reflection: float = 0, cons: float = 0, ids: str = "p", step: int = 0, **policy: object,
 ) -> Evaluation:  # fmt: skip
     """Problems of both demo tasks in turn; every number the same for all unless `right` is a list."""
-    rights = [right] * N if isinstance(right, float) else right
+    rights = [right] * N if isinstance(right, int | float) else right
     problems = tuple(
         ProblemResult(
             f"{ids}{i}", TASKS[i % 2], 16, value, cons, 1, length + i % 2, reflection, 0, 0,
@@ -81,12 +81,15 @@ HACKED = hacking([0.6, 0.8, 0.5], [0.1] * 10 + [0.9, 1.1] * 5)
 
 
 def record(
-    *, finished: bool = True, general: dict[str, Evaluation] | None = None, run: RunRecord | None = HACKED,
-    hacking_state: str = "done", **changed: Evaluation | None,
-) -> PipelineRecord:  # fmt: skip
-    """The recipe above; a checkpoint given as None has no evaluation. `_` in a name stands for `-`."""
-    named = {name.replace("_", "-"): evaluation for name, evaluation in changed.items()}
-    evaluations = {name: e for name, e in {**RECIPE, **named}.items() if e is not None}
+    changed: Mapping[str, Evaluation | None] | None = None,
+    *,
+    finished: bool = True,
+    general: dict[str, Evaluation] | None = None,
+    run: RunRecord | None = HACKED,
+    hacking_state: str = "done",
+) -> PipelineRecord:
+    """The recipe above; a checkpoint that is changed to None has no evaluation."""
+    evaluations = {name: e for name, e in {**RECIPE, **(changed or {})}.items() if e is not None}
     general = {"r1": judged((0.9,), (0.5,)), "dev3": judged((0.5,), (0.5,))} if general is None else general
     stage = Stage("hacking", "rl", ("r1",), hacking_state, 1.0)
     runs = {} if run is None else {"hacking": run}
@@ -136,39 +139,39 @@ def test_every_claim_by_hand():
         ("C4", {"zero": scored(0.88, reflection=0.5)}),
         ("C5a", {"zero": scored(0.88, consistency=0.98)}),
         ("C5b", {"dev2": scored(0.87, consistency=0.96)}),
-        ("C5c", {"dev2_no_language": scored(0.91)}),
+        ("C5c", {"dev2-no-language": scored(0.91)}),
         ("C6a", {"dev1": scored(0.70, readable=0.4)}),
         ("C6b", {"dev1": scored(0.88)}),
         ("C6c", {"dev2": scored(0.70)}),
         ("C7a", {"r1": scored(0.87)}),
         ("C7b", {"r1": scored(0.89, readable=0.94)}),
-        ("C8", {"student_distilled": scored(0.59)}),
+        ("C8", {"student-distilled": scored(0.59)}),
     ],
 )
 def test_the_opposite_does_not_hold(id: str, changed: dict[str, Evaluation]):
-    claim = found(record(**changed))[id]
+    claim = found(record(changed))[id]
     assert (claim.holds, claim.conclusive, claim.verdict) == (False, False, "does not hold")
 
 
 def test_c1_needs_both_ends():
-    claim = found(record(base=scored(0.26)))["C1"]
+    claim = found(record({"base": scored(0.26)}))["C1"]
     assert claim.measured == pytest.approx(0.88) and "the base is not under 25%" in claim.detail
-    unsure = found(record(base=scored(spread(0.0, 0.49))))["C1"]  # 24.5% +- 3.4%: its interval reaches 25%
+    unsure = found(record({"base": scored(spread(0.0, 0.49))}))["C1"]  # 24.5% +- 3.4%: its interval reaches 25%
     assert (unsure.holds, unsure.conclusive, unsure.remark) == (True, False, "but not beyond doubt")
 
 
 def test_intervals_are_paired_over_problems():
-    claims = found(record(zero=scored(spread(0.5, 1.0)), r1=scored([r + 0.02 for r in spread(0.5, 0.98)])))
+    claims = found(record({"zero": scored(spread(0.5, 1.0)), "r1": scored([r + 0.02 for r in spread(0.5, 0.98)])}))
     change = [0.02, 0.0]  # per problem, whatever the spread between problems
     assert claims["C7a"].measured == pytest.approx(sum(change) / 2)
     assert claims["C7a"].high == pytest.approx(0.01 + half_width(0.0, 0.02))
     assert claims["C7a"].conclusive
-    level = found(record(zero=scored(spread(0.8, 1.0))))["C1"]
+    level = found(record({"zero": scored(spread(0.8, 1.0))}))["C1"]
     assert (level.low, level.high) == pytest.approx((0.9 - half_width(0.8, 1.0), 0.9 + half_width(0.8, 1.0)))
 
 
 def test_equal_is_at_least_as_accurate_but_not_above():
-    claims = found(record(r1=scored(0.88), dev1=scored(0.88), dev2=scored(0.88)))
+    claims = found(record({"r1": scored(0.88), "dev1": scored(0.88), "dev2": scored(0.88)}))
     assert claims["C7a"].holds
     assert not claims["C6b"].holds and not claims["C6c"].holds
 
@@ -210,7 +213,7 @@ def test_hacking_that_goes_on_has_no_verdict_yet():
 
 @pytest.mark.parametrize(("finished", "verdict"), [(False, "not measured yet"), (True, "not measured")])
 def test_what_is_missing_is_named(finished: bool, verdict: str):
-    claims = found(record(finished=finished, dev2=None, r1=None, general={}, run=None))
+    claims = found(record({"dev2": None, "r1": None}, finished=finished, general={}, run=None))
     lacking = {"C5b", "C5c", "C6c", "C7a", "C7b", "C7c", "C9"}
     assert {id for id, claim in claims.items() if claim.measured is None} == lacking
     assert {claims[id].verdict for id in lacking} == {verdict}
@@ -220,35 +223,36 @@ def test_what_is_missing_is_named(finished: bool, verdict: str):
 
 
 def test_numbers_that_old_files_lack_are_not_measured():
-    claims = found(record(zero=scored(0.88, consistency=None, readable=None)))
+    claims = found(record({"zero": scored(0.88, consistency=None, readable=None)}))
     assert [claims[id].measured for id in ("C5a", "C6a")] == [None, None]
     assert claims["C7a"].holds
 
 
 def test_evaluations_of_other_problems_cannot_be_compared():
-    claims = found(record(zero=scored(0.88, ids="other")))
+    claims = found(record({"zero": scored(0.88, ids="other")}))
     assert claims["C1"].holds
     assert [claims[id].verdict for id in ("C3", "C4", "C6b", "C7a")] == ["not measured"] * 4
 
 
 def test_training_problems_do_not_count():
-    claim = found(record(r1=scored(0.99, split="train")))["C7a"]
+    claim = found(record({"r1": scored(0.99, split="train")}))["C7a"]
     assert not claim.holds and "measured on split train" in claim.detail
 
 
 def test_thresholds_of_the_demo_are_not_for_other_tasks():
     def gsm8k(right: float) -> Evaluation:
         made = scored(right)
-        return replace(made, problems=tuple(replace(p, task="gsm8k") for p in made.problems))
+        problems = tuple(replace(p, task="gsm8k") for p in made.problems)
+        return replace(made, problems=problems, voting_tasks=("gsm8k",))
 
-    claim = found(record(base=gsm8k(0.4), zero=gsm8k(0.6)))["C1"]
+    claim = found(record({"base": gsm8k(0.4), "zero": gsm8k(0.6)}))["C1"]
     assert (claim.unit, claim.measured) == ("points", pytest.approx(0.2))
     assert claim.holds
 
 
 def test_what_was_tried_stands_beside_a_claim_that_does_not_hold(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pc, "TRIED", {"C8": "more epochs", "C7a": "more steps"})
-    claims = found(record(student_distilled=scored(0.5)))
+    claims = found(record({"student-distilled": scored(0.5)}))
     assert (claims["C8"].tried, claims["C7a"].tried) == ("more epochs", "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 from dataclasses import replace
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 from r1kit.algo.packing import Packable, pack
 from r1kit.algo.preference import pairwise_loss, pointwise_loss
 from r1kit.config import OptimConfig, RewardModelConfig
-from r1kit.curation.pairs import Pair, is_heldout, prompt_key, read_labelled, read_pairs
+from r1kit.curation.pairs import is_heldout, read_pairs
 from r1kit.model.hf import load_model, save_model
 from r1kit.scoring.passk import standard_error
 from r1kit.stages import reward_model
@@ -38,7 +37,6 @@ from r1kit.types import Message, Problem
 from test_resume import rows
 from tiny import HIDDEN, OPTIM, packed_hidden, random_tokens, tiny_model, tiny_tokenizer
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "pref_safety"
 ASKED = (Message("user", "Name two fruits."),)
 
 
@@ -216,114 +214,6 @@ def test_scale_by_hand():
     scale = scale_of("helpful", [1.0, 2.0, 6.0])
     assert (scale.mean, scale.std, scale.lowest) == (3.0, pytest.approx((14 / 3) ** 0.5), 1.0)
     assert scale_of("safety", [0.0, -2000.0]) == Scale(0.25, 0.25, 0.0)
-
-
-# ------------------------------------------------------------------------------------------------------------- data
-
-
-def test_pairs_of_every_layout(tmp_path: Path):
-    dialogue = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Name two fruits.\n\nAssistant: "
-    data = [
-        {"prompt": "Q1", "chosen": "a", "rejected": "b"},
-        {"messages": [{"role": "user", "content": "Q2"}], "chosen": "a ", "rejected": "b"},
-        {"conversations": [{"from": "system", "value": "S"}, {"from": "human", "value": "Q3"}],
-         "chosen": {"from": "gpt", "value": "a"}, "rejected": {"role": "assistant", "content": "b"}},
-        {"chosen": dialogue + "a", "rejected": dialogue + "b"},
-        {"chosen": [{"role": "user", "content": "Q5"}, {"role": "assistant", "content": "a"}],
-         "rejected": [{"role": "user", "content": "Q5"}, {"role": "assistant", "content": "b"}]},
-    ]  # fmt: skip
-    pairs, left_out = read_pairs([write_jsonl(tmp_path / "pairs.jsonl", data)])
-    assert [(pair.chosen, pair.rejected) for pair in pairs] == [("a", "b")] * 5
-    assert [[message.role for message in pair.messages] for pair in pairs] == [
-        ["user"], ["user"], ["system", "user"], ["user", "assistant", "user"], ["user"],
-    ]  # fmt: skip
-    assert pairs[3].messages[-1].content == "Name two fruits."
-    assert not left_out
-    assert read_pairs([str(tmp_path)])[0] == pairs, "a run folder"
-    (tmp_path / "again.jsonl.gz").write_bytes(gzip.compress((tmp_path / "pairs.jsonl").read_bytes()))
-    assert read_pairs([str(tmp_path / "again.jsonl.gz")])[0] == pairs
-
-
-def test_one_side_that_speaks_twice_is_one_turn(tmp_path: Path):
-    rows = [{"chosen": "\n\nHuman: Q\n\nAssistant: Well.\n\nAssistant: a", "rejected": "\n\nHuman: Q\n\nAssistant: b"}]
-    [pair], _ = read_pairs([write_jsonl(tmp_path / "pairs.jsonl", rows)])
-    assert pair == Pair((Message("user", "Q"),), "Well.\n\na", "b")
-
-
-def test_rows_of_no_use_are_counted(tmp_path: Path):
-    rows = [
-        {"prompt": "Q", "chosen": "a", "rejected": "b"},
-        {"prompt": "Q", "chosen": "a", "rejected": "b"},
-        {"prompt": "Q", "chosen": "a", "rejected": " a"},
-        {"prompt": "Q", "chosen": "a", "rejected": ""},
-        {"chosen": "\n\nHuman: P\n\nAssistant: a", "rejected": "\n\nHuman: Q\n\nAssistant: b"},
-    ]
-    pairs, left_out = read_pairs([write_jsonl(tmp_path / "pairs.jsonl", rows)])
-    assert len(pairs) == 1
-    assert left_out == {
-        "repeated": 1, "chosen is the rejected": 1, "empty response": 1, "prompts of chosen and rejected differ": 1,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"prompt": "Q", "chosen": "a"}, "no field 'rejected'"),
-        ({"chosen": "a", "rejected": "b"}, "no prompt"),
-        ({"prompt": " ", "chosen": "a", "rejected": "b"}, "prompt is empty"),
-        ({"prompt": 3, "chosen": "a", "rejected": "b"}, "give a text or a list of messages"),
-        ({"prompt": [{"role": "judge", "content": "Q"}], "chosen": "a", "rejected": "b"}, 'needs "role"'),
-        ({"messages": [{"role": "assistant", "content": "Q"}], "chosen": "a", "rejected": "b"}, "end it with the user"),
-        ({"prompt": "Q", "chosen": [{"role": "user", "content": "a"}], "rejected": "b"}, "end it with the response"),
-        ("[]", "is not an object"),
-        ("{", "not JSON"),
-    ],
-)
-def test_a_row_that_is_no_pair_is_named(tmp_path: Path, row: dict | str, message: str):
-    path = tmp_path / "data.jsonl"
-    path.write_text("\n" + (row if isinstance(row, str) else json.dumps(row)) + "\n")
-    with pytest.raises(ValueError, match=f"data.jsonl:2: .*{message}"):
-        read_pairs([str(path)])
-
-
-def test_missing_data_are_named(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        read_pairs([str(tmp_path / "none.jsonl")])
-    with pytest.raises(FileNotFoundError, match=r"has no safety\.jsonl"):
-        read_labelled([str(tmp_path)])
-    with pytest.raises(ValueError, match="--data is empty"):
-        read_pairs([])
-    (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "Q"}' * 100)[:-20])
-    with pytest.raises(ValueError, match="not a whole gzip file"):
-        read_pairs([str(tmp_path / "torn.jsonl.gz")])
-
-
-def test_labels_must_be_true_or_false(tmp_path: Path):
-    good = {"prompt": "Q", "response": "<think>t</think>a", "safe": False}
-    [one], left_out = read_labelled([write_jsonl(tmp_path / "safety.jsonl", [good, {**good, "response": " "}])])
-    assert (one.response, one.safe) == ("<think>t</think>a", False)
-    assert left_out == {"empty response": 1}
-    with pytest.raises(ValueError, match="safe is 'no'"):
-        read_labelled([write_jsonl(tmp_path / "bad.jsonl", [{**good, "safe": "no"}])])
-
-
-def test_the_prompt_alone_decides_what_is_held_out():
-    keys = [prompt_key((Message("user", f"question {i}"),)) for i in range(2000)]
-    share = fmean(is_heldout(key, 0.2) for key in keys)
-    assert 0.17 < share < 0.23
-    assert all(is_heldout(key, 0.3) for key in keys if is_heldout(key, 0.2))
-    assert prompt_key((Message("user", "a  b\n"),)) == prompt_key((Message("user", "a b"),))
-    assert prompt_key((Message("user", "a"),)) != prompt_key((Message("system", "a"),))
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
-def test_real_pairs_are_read():
-    pairs, left_out = read_pairs([str(DATA / "hh_harmless_base_test.jsonl.gz"), str(DATA / "dpo_zh_500.jsonl")])
-    assert len(pairs) == 2308 + 500
-    assert left_out == {"empty response": 4}
-    for pair in pairs[:2308]:
-        assert [m.role for m in pair.messages] == (["user", "assistant"] * len(pair.messages))[: len(pair.messages)]
-    assert pairs[0].messages[0].content == "what are some pranks with a pen i can do?"
 
 
 # ------------------------------------------------------------------------------------------------------------- stage

@@ -1,4 +1,4 @@
-"""Facts about fine-tuning: what is read, where the loss falls, what a step trains on, and that a stopped run goes on."""
+"""Facts about fine-tuning: what is read, where the loss falls, what a step trains on, and that a stop changes nothing."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def test_the_loss_falls_on_the_assistants_tokens_and_the_end_alone():
     [packable] = encode([render(talk("Make 23", " <think>8*3=24</think>No"), "short", tokenizer)], tokenizer)
     batch = pack([packable])
     assert tokenizer.decode(batch.labels_N) == " <think>8*3=24</think>No<|endoftext|>"
-    assert tokenizer.decode(packable.tokens) == "User: Make 23\nAssistant: <think>8*3=24</think>No<|endoftext|>"
+    assert tokenizer.decode(list(packable.tokens)) == "User: Make 23\nAssistant: <think>8*3=24</think>No<|endoftext|>"
     assert batch.tokens_T[batch.predict_N + 1].equal(batch.labels_N)
 
 
 def test_the_prompt_has_the_tokens_that_a_policy_is_sampled_on(monkeypatch: pytest.MonkeyPatch):
     """In one go, the last word of this prompt and the first of the text would be one token."""
     tokenizer = tiny_tokenizer()
-    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content }} th")
-    rendered = render(talk("Make", "e doctor"), "chat", tokenizer)
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content }}:Assist")
+    rendered = render(talk("Make", "ant"), "chat", tokenizer)
     prompt, whole = (
         cast("list[int]", tokenizer(text, add_special_tokens=False)["input_ids"])
         for text in (rendered.prompt, rendered.prompt + rendered.completion)
@@ -267,7 +267,7 @@ def test_metrics_of_every_step(cfg: SFTConfig, capsys: pytest.CaptureFixture[str
 def test_it_learns_what_it_is_told(cfg: SFTConfig):
     sft.main(replace(cfg, epochs=12, save_every=100))
     found = rows(cfg.run)
-    assert found[-1]["loss/nll"] < 0.5 < 3 < found[0]["loss/nll"]
+    assert found[-1]["loss/nll"] < 1 < 3 < found[0]["loss/nll"]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

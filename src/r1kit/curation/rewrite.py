@@ -96,7 +96,7 @@ def _by_rule(candidate: Candidate) -> Rewritten:
         tries.append(_Try((int(match[1]), match[2], int(match[3]), int(match[4])), marker))
         lines.append(line[: match.end(4)] + marker)
     find = _countdown_steps if kind == "countdown" else _remainder_steps
-    steps = find(problem, tries, parsed.answer) if True else None
+    steps = find(problem, tries, parsed.answer) if tries[-1].marker in FOUND else None
     if steps is None:
         return Rewritten("", f"{NO_RULE}: the thought did not find {parsed.answer[:40]!r}")
     thought, openings = "\n".join(lines), OPENINGS[kind][language]

@@ -37,12 +37,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar with its interval. `name` breaks into lines at spaces."""
+    """One bar. `name` breaks into lines at spaces."""
 
     name: str
     value: float
-    low: float
-    high: float
+    interval: tuple[float, float] | None = None
+    """Low and high end; None when it is not known."""
     colour: int = 1
 
 
@@ -199,21 +199,25 @@ def bar_chart(
     if not bars:
         return None
     lines = max(len(bar.name.split()) for bar in bars)
-    highest = max(max(bar.value, min(bar.high, y_max or bar.high)) for bar in bars)
+    highest = max(end for bar in bars for end in (bar.value, *(bar.interval or ())))
     frame = _frame(0.0, float(len(bars)), 0.0, highest, y_max, WIDTH, height)
     parts = [_scale(frame, scale)]
     width = min(46.0, 0.66 * (frame.x(1) - frame.x(0)))
     for i, bar in enumerate(bars):
         x, top, bottom = frame.x(i + 0.5), frame.y(bar.value), frame.y(0)
-        low, high = frame.y(max(0.0, bar.low)), frame.y(min(bar.high, frame.y_high))
-        shown = f"{bar.value:.1%}" if scale == "percent" else f"{bar.value:.3g}"
-        ends = f"{bar.low:.1%} to {bar.high:.1%}" if scale == "percent" else f"{bar.low:.3g} to {bar.high:.3g}"
+        shown, above = _number(bar.value, scale), top
+        if bar.interval:
+            shown += f" ({_number(bar.interval[0], scale)} to {_number(bar.interval[1], scale)})"
         parts.append(
             f'<rect class="f{bar.colour}" x="{x - width / 2:.1f}" y="{top:.1f}" width="{width:.1f}" '
-            f'height="{max(0.0, bottom - top):.1f}"><title>{Markup.escape(bar.name)}: {shown} ({ends})</title></rect>'
-            f'<path class="whisker" d="M{x:.1f},{low:.1f} V{high:.1f}"/>'
-            f'<text class="value" x="{x:.1f}" y="{min(top, high) - 4:.1f}" text-anchor="middle">{shown}</text>'
+            f'height="{max(0.0, bottom - top):.1f}"><title>{Markup.escape(bar.name)}: {shown}</title></rect>'
         )
+        if bar.interval:
+            low, high = frame.y(max(0.0, bar.interval[0])), frame.y(min(bar.interval[1], frame.y_high))
+            parts.append(f'<path class="whisker" d="M{x:.1f},{low:.1f} V{high:.1f}"/>')
+            above = min(top, high)
+        value = f'<text class="value" x="{x:.1f}" y="{above - 4:.1f}" text-anchor="middle">'
+        parts.append(f"{value}{_number(bar.value, scale)}</text>")
         for line, word in enumerate(bar.name.split()):
             y = height - BOTTOM + 14 + (13 if lines > 1 else 0) * line
             parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{Markup.escape(word)}</text>')
@@ -259,6 +263,10 @@ def _axes(frame: _Frame, scale: Unit, x_label: str) -> str:
     middle = (LEFT + frame.width - RIGHT) / 2
     parts.append(f'<text class="label" x="{middle}" y="{frame.height - 3}" text-anchor="middle">{x_label}</text>')
     return "".join(parts)
+
+
+def _number(value: float, scale: Unit) -> str:
+    return f"{value:.1%}" if scale == "percent" else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _dot(frame: _Frame, s: Series, x: float, y: float, scale: Unit) -> str:

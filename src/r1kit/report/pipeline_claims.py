@@ -78,7 +78,10 @@ def preference_rise(run: RunRecord) -> tuple[float, float, Estimate] | None:
 
 
 def quality_drop(run: RunRecord) -> tuple[Evaluation, Evaluation, Estimate] | None:
-    """The best evaluation before the last, the last, and how far the last's true quality is below it, by prompt."""
+    """The best evaluation before the last, the last, and how far the last's true quality is below it, by prompt.
+
+    The best of several is picked by its noise too, which makes a small drop likely: HACKED_MARGIN allows for that.
+    """
     judged = [(e, quality.value) for e in run.evaluations if (quality := over(e, _quality, GENERAL))]
     if len(judged) < 2:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from r1kit.report.charts import Bar, Chart, Series, bar_chart, line_chart
-from r1kit.report.estimates import over
+from r1kit.report.estimates import Estimate, over
 from r1kit.report.figures import evaluated, shown, trained
 from r1kit.report.read import GENERAL, Evaluation, ProblemResult, RunRecord
 from r1kit.report.read_pipeline import PipelineRecord
@@ -92,10 +92,14 @@ def distillation(record: PipelineRecord) -> list[Chart]:
         bars = []
         for name, (short, colour) in STUDENTS.items():
             if name in record.evaluations and (score := over(record.evaluations[name], FIELDS["pass@1"], task)):
-                bars.append(Bar(short, score.value, score.low, score.high, colour))
+                bars.append(_bar(short, score, colour))
         title = "Student, all tasks" if task == "all" else f"Student, {task}"
         found.append(bar_chart(title, "pass@1, held-out", bars, scale="percent", y_max=1.0))
     return shown(found) if {"student-distilled", "student-rl"} & record.evaluations.keys() else []
+
+
+def _bar(name: str, score: Estimate, colour: int) -> Bar:
+    return Bar(name, score.value, (score.low, score.high) if score.n > 1 else None, colour)
 
 
 def _bars(
@@ -111,7 +115,7 @@ def _bars(
     bars = []
     for name, short in SHORT.items():
         if name in scored and (score := over(scored[name], FIELDS[field], task)):
-            bars.append(Bar(short, score.value, score.low, score.high, colour))
+            bars.append(_bar(short, score, colour))
     return bar_chart(title, unit, bars, scale="percent" if percent else "number", y_max=1.0 if percent else None)
 
 

@@ -77,7 +77,9 @@ def context(record: PipelineRecord, found: Sequence[Claim], title: str) -> dict[
 def headline(record: PipelineRecord, found: Sequence[Claim]) -> str:
     """The result in one sentence or two."""
     done = [name for name in ("r1", "dev3", "dev2", "dev1", "zero") if name in record.evaluations]
-    total = f"{sum(claim.holds for claim in found)} of {len(found)} claims hold" + ("" if record.finished else " so far")
+    total = f"{sum(claim.holds for claim in found)} of {len(found)} claims hold" + (
+        "" if record.finished else " so far"
+    )
     time = f"; {duration(record.seconds)}{on_cores(record.plan.get('cpu_cores'))}" if record.seconds else ""
     if not done:
         return f"No checkpoint is evaluated yet{time}."
@@ -238,7 +240,8 @@ def _checkpoints(record: PipelineRecord) -> list[dict[str, Any]]:
     """The table of checkpoints: this run's numbers and the paper's."""
     planned = {stage.name for stage in record.stages}
     table = []
-    for name, label in paper.NAMES.items():
+    others = {name: name for name in (*record.evaluations, *record.general) if name not in paper.NAMES}
+    for name, label in {**paper.NAMES, **others}.items():
         known = name in record.evaluations or name in record.general
         if not known and f"eval-{name}" not in planned:
             continue

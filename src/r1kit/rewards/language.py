@@ -108,8 +108,8 @@ _ENGLISH = """
 the and that this these those with from what which when where who how why were been being has does did will would should
 could can must not but there their they them you your she his my our its it's if then than because about into through
 each every many much other another only same some any both while very still first now let's make write wait retry wrong
-right yes number answer since equal equals it i'm i'll don't that's two three four five left after before between again
-think check need needs know means get
+right yes number answer since equal equals it i'm i'll don't that's one two three four five left after before between
+again think check need needs know means get
 """
 ENGLISH = frozenset(_ENGLISH.split())
 ENGLISH_SHARE = 0.2
@@ -125,10 +125,9 @@ MIN_KANA_SHARE = 0.1
 """With less kana than this among its kana and ideographs a sentence is Chinese that quotes Japanese."""
 MAX_KANJI = 10
 """As many ideographs without kana may still be Japanese, where that is the target: a heading, a name, a sum."""
-CHINESE = re.compile("[这這们們说时过为问吗嗎呢吧还從从给让样现两间钱买卖谁她你您几对单总计个么哪]")
+CHINESE = re.compile("[这這们們说时过为问吗嗎呢吧还從从给让样现两间钱买卖谁她你您几对单总计个么哪请]")
 """Frequent in Chinese and not written in Japanese."""
 MAX_PROMPT_CHARS = 4000
-IDEOGRAPHS_PER_WORD = 1.5
 
 
 @lru_cache(maxsize=4096)
@@ -139,10 +138,9 @@ def prompt_language(text: str) -> str:
     """
     text = _prose(text[:MAX_PROMPT_CHARS])
     words = _words_by_script(text)
-    weights = {script: count / IDEOGRAPHS_PER_WORD if script == "han" else count for script, count in words.items()}
-    weights["han"] += weights.pop("kana")
-    script = max(weights, key=lambda name: weights[name])  # the first of equals: Latin
-    if not weights[script]:
+    words["han"] += words.pop("kana")
+    script = max(words, key=lambda name: words[name])  # the first of equals: Latin
+    if not words[script]:
         return "en"
     if script == "han":
         chinese, japanese = _split_han(text, kanji=0)
@@ -217,10 +215,8 @@ def _split_han(text: str, *, kanji: int) -> tuple[int, int]:
     for sentence in SENTENCE.split(text):
         kana, han = KANA.findall(sentence), len(HAN.findall(sentence))
         letters = sum(map(len, kana))
-        if kana:
-            is_japanese = letters >= MIN_KANA_SHARE * (letters + han)
-        else:
-            is_japanese = han <= kanji and not CHINESE.search(sentence)
+        is_japanese = letters >= MIN_KANA_SHARE * (letters + han) if kana else han <= kanji
+        is_japanese = is_japanese and not CHINESE.search(sentence)
         japanese += len(kana) + (han if is_japanese else 0)
         chinese += 0 if is_japanese else han
     return chinese, japanese

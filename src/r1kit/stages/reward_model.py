@@ -1,7 +1,7 @@
 """Train a reward model on preferences: helpful (pairs) or safety (labelled responses).
 
-    r1kit reward-model demo --data runs/preferences              # helpful: pairs.jsonl
-    r1kit reward-model demo-safety --data runs/preferences       # safety: safety.jsonl
+    r1kit reward-model demo --data runs/preferences
+    r1kit reward-model demo --kind safety --data runs/preferences
 
 R1 V2 section 3.1: the policy's backbone with a scalar head, pairwise or point-wise loss, one pass over the data. The
 prompts that are held out give the accuracy that is reported.

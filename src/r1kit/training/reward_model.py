@@ -210,7 +210,7 @@ class PreferenceScorer:
             messages = asked.messages if isinstance(asked, Problem) else asked
             if response := read_part(self.kind, completion):
                 tokens = text_tokens(self.tokenizer, self.template, messages, response)
-                texts[i] = tokens[: self.model.config.context]
+                texts[i] = tokens[-self.model.config.context :]
         raw = score_texts(self.model, list(texts.values()), self.tokens_per_microbatch)
         for i, value in zip(texts, raw, strict=True):
             scores[i] = self._scaled(_probability(value) if self.kind == "safety" else value)
