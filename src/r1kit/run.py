@@ -227,10 +227,16 @@ def _sample_row(step: int, sample: Sample) -> dict[str, Any]:
 
 SHOWN = {
     "loss/nll": ("loss", "{:.3f}"),
+    "loss/preference": ("loss", "{:.3f}"),
+    "accuracy": ("accuracy", "{:.1%}"),
+    "eval/accuracy": ("held-out accuracy", "{:.1%}"),
     "reward/mean": ("reward", "{:.3f}"),
+    "reward/preference": ("preference", "{:.2f}"),
+    "language/consistency": ("one language", "{:.1%}"),
     "eval/all/pass@1": ("pass@1", "{:.1%}"),
     "length/mean": ("length", "{:.0f}"),
     "kl/reference": ("KL", "{:.4f}"),
+    "kl/teacher": ("KL", "{:.4f}"),
     "entropy": ("entropy", "{:.3f}"),
     "tokens_per_second": ("tokens/s", "{:,.0f}"),
 }

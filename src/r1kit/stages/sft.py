@@ -89,7 +89,7 @@ def check_eval(cfg: SFTConfig) -> None:
 
 def eval_config(cfg: SFTConfig) -> EvalConfig:
     """The run's evaluation: `cfg.eval` with the run's own template."""
-    return replace(cfg.eval, model=str(cfg.run), template=cfg.eval.template)
+    return replace(cfg.eval, model=str(cfg.run), template=cfg.template)
 
 
 def check_data(checkpoint: Checkpoint, data: SFTData, cfg: SFTConfig) -> None:

@@ -120,4 +120,5 @@ def _row(group: Sequence[Sample], grades: Sequence[GradedSample], prompt: str) -
         }
         for sample, grade in zip(group, grades, strict=True)
     ]
-    return {"id": problem.id, "task": problem.task, "prompt": prompt, "gold": problem.gold, "completions": completions}
+    about = {"id": problem.id, "task": problem.task, "scorer": problem.scorer, "prompt": prompt, "gold": problem.gold}
+    return {**about, "completions": completions}
