@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,8 @@ def measure(cfg: RLConfig, *, warmup: int, fixed: bool) -> dict[str, Any]:
         start = now()
         for step in range(cfg.steps):
             sampler.load_weights(learner.publish(), version=step)
-            groups, metrics = rl.collect(sampler, tokenizer, problem_sets, cfg, step, lambda done, total: None)
+            draw = partial(rl.draw_problems, problem_sets, [], cfg, step)
+            groups, metrics = rl.collect(sampler, tokenizer, draw, cfg, step, None, lambda done, total: None)
             groups = with_peer_reward(groups, cfg)
             run.log_samples(step + 1, [group[0] for group in groups[:4]])
             collected = now()

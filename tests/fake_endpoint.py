@@ -1,7 +1,7 @@
 """A small OpenAI-compatible server in a thread: what it answers is a function of the messages.
 
 with fake_endpoint(lambda messages: "hello") as url:
-    Endpoint(EndpointConfig(url=url, model="fake"), tmp_path).chat([[Message("user", "hi")]])
+    connect(url, tmp_path).chat(say("hi"))
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from r1kit.config import EndpointConfig
+from r1kit.sampling.http import Endpoint
+from r1kit.types import Message
 
 
 class Refusal(NamedTuple):
@@ -110,6 +115,33 @@ def reply_body(content: str | None, finish_reason: str = "stop", **message: Any)
         ],
         "usage": {"prompt_tokens": 7, "completion_tokens": len((content or "").split())},
     }
+
+
+class Script:
+    """Answers one after the other, the last one for ever; counts the calls."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers, self.calls = list(answers), 0
+
+    def __call__(self, messages: list[dict[str, str]]) -> Answer:
+        del messages
+        self.calls += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def echo(messages: list[dict[str, str]]) -> str:
+    """An answer: the last message in capitals."""
+    return messages[-1]["content"].upper()
+
+
+def connect(url: str, tmp_path: Path, **settings: Any) -> Endpoint:
+    """An endpoint whose cache is in `tmp_path` and whose pauses between tries are short."""
+    return Endpoint(EndpointConfig(url=url, model="m", **settings), tmp_path / "cache", first_pause=0.001)
+
+
+def say(*texts: str) -> list[list[Message]]:
+    """Conversations of one message each."""
+    return [[Message("user", text)] for text in texts]
 
 
 def _error(message: str) -> bytes:

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from r1kit import presets
-from r1kit.config import AlgoConfig, ChatConfig, EvalConfig, ModelShape, OptimConfig, RLConfig, from_dict, to_dict
+from r1kit.config import (
+    AlgoConfig,
+    ChatConfig,
+    EvalConfig,
+    ModelShape,
+    OnPolicyConfig,
+    OptimConfig,
+    ReadableConfig,
+    RLConfig,
+    from_dict,
+    to_dict,
+)
 
 CONFIGS = {
     **{f"rl {name}": config for name, (_, config) in presets.RL.items()},
@@ -73,8 +84,26 @@ def test_variants_differ_from_grpo_where_their_papers_do():
         (lambda: RLConfig(raise_cap_at=10, raised_cap=100), "--raised-cap 100 must be above"),
         (lambda: ModelShape(hidden=100, heads=8), "--shape.hidden 100"),
         (lambda: ChatConfig(top_p=0), "--top-p is 0"),
+        (lambda: OnPolicyConfig(tasks=()), "--on-policy.tasks is empty"),
+        (lambda: OnPolicyConfig(steps=0), "--on-policy.steps is 0"),
+        (lambda: OnPolicyConfig(problems_per_step=0), "--on-policy.problems-per-step is 0"),
+        (lambda: OnPolicyConfig(group_size=-1), "--on-policy.group-size is -1"),
+        (lambda: OnPolicyConfig(max_new_tokens=0), "--on-policy.max-new-tokens is 0"),
+        (lambda: OnPolicyConfig(temperature=0.0), "--on-policy.temperature is 0.0"),
+        (lambda: ReadableConfig(min_consistency=97), "--readable.min-consistency is 97"),
+        (lambda: ReadableConfig(max_repetition=-0.1), "--readable.max-repetition is -0.1"),
+        (lambda: ReadableConfig(max_paragraph_chars=-1), "--readable.max-paragraph-chars is -1"),
+        (lambda: ReadableConfig(min_tokens=-1), "--readable.min-tokens is -1"),
+        (lambda: ReadableConfig(max_tokens=-1), "--readable.max-tokens is -1"),
+        (lambda: ReadableConfig(min_tokens=5, max_tokens=4), "--readable.max-tokens 4 is below"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_ends_of_a_range_are_in_it():
+    OnPolicyConfig(steps=1, problems_per_step=1, group_size=1, max_new_tokens=1, temperature=0.01)
+    ReadableConfig(min_consistency=0, max_repetition=0, max_paragraph_chars=0, min_tokens=0, max_tokens=0)
+    ReadableConfig(min_consistency=1, max_repetition=1, min_tokens=4, max_tokens=4)

@@ -20,6 +20,7 @@ from r1kit.model.tokenizer import train_tokenizer
 from r1kit.model.transformer import Transformer, TransformerConfig
 from r1kit.sampling.local import LocalSampler
 from r1kit.stages import distill, reject
+from r1kit.tasks import load_problems
 from r1kit.training.checkpoint import find_model
 from r1kit.training.models import open_model
 from r1kit.training.supervised import DistillationLearner, distillation_step, pack_step
@@ -220,8 +221,31 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(cfg: DistillConfig, stops: t
     assert samples.read_text() == expected.read_text()
 
 
-def test_the_temperature_is_that_of_sampling_and_of_both_distributions(cfg: DistillConfig):
-    """At a low temperature the student is nearly greedy; its first KL is that of the sharpened distributions."""
+@pytest.mark.parametrize(("temperature", "alike"), [(1e-3, True), (1.0, False)])
+def test_the_student_samples_and_the_loss_falls_on_its_completions_alone(
+    cfg: DistillConfig, task: str, temperature: float, alike: bool
+):
+    cfg = replace(cfg, on_policy=replace(cfg.on_policy, temperature=temperature))
+    student = tiny_model(tie=True)
+    sampler = LocalSampler(tiny_tokenizer())
+    sampler.load_weights(student, version=0)
+    problems = [load_problems(task, "train", 0)]
+    groups, metrics = distill.sample_student(sampler, tiny_tokenizer(), problems, cfg, 0, lambda done, total: None)
+    completions = [sample.completion.tokens for group in groups for sample in group]
+    assert [len(group) for group in groups] == [2, 2, 2, 2]
+    assert all((group[0].completion.tokens == group[1].completion.tokens) == alike for group in groups)
+    assert metrics["length/mean"] == sum(map(len, completions)) / 8
+    learner = DistillationLearner(student, large_model(), tiny_tokenizer(), OPTIM)
+    labels = [
+        tuple(batch.labels_N[batch.sequence_N == i].tolist())
+        for batch in distill.make_batches(groups, learner, 100)
+        for i in range(batch.num_sequences)
+    ]
+    assert sorted(labels) == sorted(completions)
+
+
+def test_the_temperature_is_that_of_both_distributions(cfg: DistillConfig):
+    """At a low temperature they are sharp, and further apart."""
     on_policy = replace(cfg.on_policy, steps=1, temperature=0.05)
     distill.main(replace(cfg, on_policy=on_policy))
     distill.main(replace(cfg, on_policy=replace(on_policy, temperature=1.0), run=cfg.run.with_name("warm")))

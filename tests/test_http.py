@@ -1,43 +1,18 @@
-"""Calls to an endpoint: retries, errors as data, the cache, totals, and what is never written down."""
+"""Calls to an endpoint: replies and their order, the cache, totals, what runs at a time, what is never written down."""
 
 import json
-import socket
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from fake_endpoint import Received, Refusal, fake_endpoint, reply_body
+from fake_endpoint import Received, Refusal, Script, connect, echo, fake_endpoint, reply_body, say
 from r1kit.config import EndpointConfig
 from r1kit.sampling import http
 from r1kit.sampling.http import Endpoint, HttpSampler, Reply, Totals
 from r1kit.types import Message, SamplingParams
-
-
-def make(url: str, tmp_path, **settings) -> Endpoint:
-    return Endpoint(EndpointConfig(url=url, model="m", **settings), tmp_path / "cache", first_pause=0.001)
-
-
-def say(*texts: str) -> list[list[Message]]:
-    return [[Message("user", text)] for text in texts]
-
-
-class Script:
-    """Answers one after the other, the last one for ever; counts the calls."""
-
-    def __init__(self, *answers):
-        self.answers, self.calls = list(answers), 0
-
-    def __call__(self, messages):
-        self.calls += 1
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-
-
-def echo(messages: list[dict[str, str]]) -> str:
-    return messages[-1]["content"].upper()
 
 
 def test_replies_come_in_order_with_their_tokens(tmp_path):
@@ -45,7 +20,7 @@ def test_replies_come_in_order_with_their_tokens(tmp_path):
     received: list[Received] = []
     conversation = [Message("system", "be kind"), Message("user", "a b")]
     with fake_endpoint(echo, received) as url:
-        endpoint = make(url, tmp_path, temperature=0.5, max_new_tokens=9)
+        endpoint = connect(url, tmp_path, temperature=0.5, max_new_tokens=9)
         replies = endpoint.chat([*say("x y z"), conversation], lambda *at: progress.append(at))
     assert [reply.text for reply in replies] == ["X Y Z", "A B"]
     assert replies[0] == Reply("X Y Z", "", 7, 3, False, "", "stop")
@@ -59,13 +34,13 @@ def test_replies_come_in_order_with_their_tokens(tmp_path):
 
 def test_no_conversations(tmp_path):
     with fake_endpoint(echo) as url:
-        assert make(url, tmp_path).chat([]) == []
+        assert connect(url, tmp_path).chat([]) == []
 
 
 def test_a_resumed_stage_does_not_pay_again(tmp_path):
     with fake_endpoint(echo) as url:
-        first = make(url, tmp_path).chat(say("a b", "c"))
-        again = make(url, tmp_path)
+        first = connect(url, tmp_path).chat(say("a b", "c"))
+        again = connect(url, tmp_path)
         script = [*again.chat(say("c", "d"))]
     assert first[1] == Reply("C", "", 7, 1)
     assert [(reply.text, reply.cached, reply.completion_tokens) for reply in script] == [
@@ -87,94 +62,15 @@ def test_another_model_or_setting_is_another_call(tmp_path, change):
 
 def test_another_server_is_another_call(tmp_path):
     with fake_endpoint(lambda _: "one") as one, fake_endpoint(lambda _: "two") as two:
-        assert make(one, tmp_path).chat(say("a"))[0].text == "one"
-        assert make(two, tmp_path).chat(say("a"))[0].text == "two"
+        assert connect(one, tmp_path).chat(say("a"))[0].text == "one"
+        assert connect(two, tmp_path).chat(say("a"))[0].text == "two"
 
 
 def test_the_config_may_name_the_cache(tmp_path):
     with fake_endpoint(echo) as url:
-        make(url, tmp_path, cache=tmp_path / "other").chat(say("a"))
+        connect(url, tmp_path, cache=tmp_path / "other").chat(say("a"))
     assert len(list((tmp_path / "other").rglob("*.json"))) == 1
     assert not (tmp_path / "cache").exists()
-
-
-def test_a_broken_cache_file_is_named(tmp_path):
-    with fake_endpoint(echo) as url:
-        make(url, tmp_path).chat(say("a"))
-        (path,) = (tmp_path / "cache").rglob("*.json")
-        path.write_text("{")
-        with pytest.raises(ValueError, match=f"{path.name} is not a cached reply .*delete it"):
-            make(url, tmp_path).chat(say("a"))
-
-
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        *(408, 429, 500, 503),
-        OSError("drop"),
-        *(b"", b"\n\n", b"not json", b"{}", b"[]", b'{"choices": []}'),
-        {"error": {"message": "overloaded"}},
-        {"choices": [{"message": None}]},
-        {"choices": [{"message": {"content": ["x"]}}]},
-        reply_body("half", finish_reason="insufficient_system_resource"),
-    ],
-)
-def test_passing_trouble_is_tried_again(tmp_path, trouble):
-    script = Script(trouble, trouble, "fine")
-    with fake_endpoint(script) as url:
-        endpoint = make(url, tmp_path, retries=2)
-        assert endpoint.chat(say("a")) == [Reply("fine", "", 7, 1)]
-    assert script.calls == 3
-
-
-@pytest.mark.parametrize(
-    ("trouble", "shown"), [(500, "HTTP 500"), (OSError("drop"), "RemoteDisconnected"), (b"<p>", "<p>")]
-)
-def test_lasting_trouble_is_data_and_is_not_cached(tmp_path, trouble, shown):
-    script = Script(trouble, trouble, trouble, "fine")
-    with fake_endpoint(script) as url:
-        endpoint = make(url, tmp_path, retries=2)
-        (reply,) = endpoint.chat(say("a"))
-        assert script.calls == 3
-        assert shown in reply.error and "after 3 tries" in reply.error
-        assert (reply.text, reply.finish_reason, reply.cached) == ("", "error", False)
-        assert endpoint.totals == Totals(failed=1)
-        assert endpoint.chat(say("a"))[0].text == "fine"
-
-
-def test_a_bad_request_is_not_tried_again(tmp_path):
-    def answer(messages):
-        return Refusal(400, {}, "too long a context") if messages[-1]["content"] == "long" else "ok"
-
-    received: list[Received] = []
-    with fake_endpoint(answer, received) as url:
-        replies = make(url, tmp_path, concurrency=1).chat(say("long", "short"))
-    assert "HTTP 400" in replies[0].error and "too long a context" in replies[0].error
-    assert replies[1].text == "ok"
-    assert len(received) == 2
-
-
-@pytest.mark.parametrize(
-    "refusal",
-    [401, 402, 403, 404, Refusal(400, {}, "Model Not Exist"), Refusal(302, {"Location": "http://localhost:9/"})],
-)
-def test_a_wrong_key_or_model_stops_at_once(tmp_path, monkeypatch, refusal):
-    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    script = Script(refusal)
-    with fake_endpoint(script) as url:
-        endpoint = make(url, tmp_path, api_key_env="NO_SUCH_KEY", concurrency=2)
-        with pytest.raises(ValueError) as caught:
-            endpoint.chat(say(*map(str, range(100))))
-    for part in (url, "'m'", "$NO_SUCH_KEY (not set)", "HTTP"):
-        assert part in str(caught.value)
-    assert script.calls <= 2
-
-
-def test_a_refusal_after_an_answer_is_data(tmp_path):
-    with fake_endpoint(Script("fine", 403, "fine")) as url:
-        replies = make(url, tmp_path, concurrency=1).chat(say("a", "b", "c"))
-    assert [reply.text for reply in replies] == ["fine", "", "fine"]
-    assert "HTTP 403" in replies[1].error
 
 
 def test_the_key_is_sent_and_written_nowhere(tmp_path, monkeypatch):
@@ -182,10 +78,10 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path, monkeypatch):
     received: list[Received] = []
     script = Script("fine", Refusal(400, {}, "sk-secret is bad"), Refusal(401, {}, "wrong key sk-secret"))
     with fake_endpoint(script, received) as url:
-        endpoint = make(url, tmp_path, api_key_env="TEST_KEY", concurrency=1)
+        endpoint = connect(url, tmp_path, api_key_env="TEST_KEY", concurrency=1)
         replies = endpoint.chat(say("a", "b"))
         with pytest.raises(ValueError) as caught:
-            make(url, tmp_path, api_key_env="TEST_KEY").chat(say("c"))
+            connect(url, tmp_path, api_key_env="TEST_KEY").chat(say("c"))
     assert all(request.headers["authorization"] == "Bearer sk-secret" for request in received)
     assert "*** is bad" in replies[1].error
     assert "$TEST_KEY (set)" in str(caught.value) and "secret" not in str(caught.value)
@@ -196,105 +92,14 @@ def test_no_key_is_fine_where_none_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     received: list[Received] = []
     with fake_endpoint(echo, received) as url:
-        assert make(url, tmp_path, api_key_env="NO_SUCH_KEY").chat(say("a"))[0].text == "A"
+        assert connect(url, tmp_path, api_key_env="NO_SUCH_KEY").chat(say("a"))[0].text == "A"
     assert "authorization" not in received[0].headers
-
-
-@pytest.mark.parametrize("url", ["api.deepseek.com/v1", "ftp://x", ""])
-def test_a_url_that_cannot_be_called(tmp_path, url):
-    with pytest.raises(ValueError, match="give a base URL"):
-        Endpoint(EndpointConfig(url=url, model="m" if url else ""), tmp_path)
-
-
-def test_retry_after_is_waited_for(tmp_path, monkeypatch):
-    waits = waited(monkeypatch)
-    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 40))
-    answers = [
-        Refusal(429, {"Retry-After": "7"}),
-        Refusal(503, {"Retry-After": date}),
-        Refusal(429, {"Retry-After": "x"}),
-    ]
-    with fake_endpoint(Script(*answers, "fine")) as url:
-        assert make(url, tmp_path, timeout=300).chat(say("a"))[0].text == "fine"
-        assert make(url, tmp_path).chat(say("b"))[0].text == "fine"
-    assert waits[0] == 7
-    assert 35 < waits[1] <= 40
-    assert waits[2] < 1
-
-
-def test_retry_after_is_capped_by_the_time_out(tmp_path, monkeypatch):
-    waits = waited(monkeypatch)
-    with fake_endpoint(Script(Refusal(429, {"Retry-After": "86400"}), "fine")) as url:
-        make(url, tmp_path, timeout=20).chat(say("a"))
-    assert waits == [20]
-
-
-def test_pauses_grow_and_are_spread(tmp_path, monkeypatch):
-    waits = waited(monkeypatch)
-    with fake_endpoint(Script(500)) as url:
-        Endpoint(EndpointConfig(url=url, model="m", retries=8), tmp_path).chat(say("a"))
-    assert len(waits) == 8
-    for tried, wait in enumerate(waits):
-        assert 0.5 * min(60, 2**tried) <= wait <= 1.5 * min(60, 2**tried)
-    assert len({wait / 2**tried for tried, wait in enumerate(waits)}) == 8
-
-
-def waited(monkeypatch) -> list[float]:
-    """The pauses between tries, which then take no time."""
-    waits: list[float] = []
-
-    class Event(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0.0)
-            return False
-
-    monkeypatch.setattr(http, "threading", SimpleNamespace(**{**vars(threading), "Event": Event}))
-    return waits
-
-
-def test_an_endpoint_that_is_down_is_not_asked_for_every_conversation(tmp_path):
-    with fake_endpoint(script := Script(500)) as url:
-        endpoint = make(url, tmp_path, retries=1, concurrency=1)
-        replies = endpoint.chat(say(*map(str, range(100))))
-        assert script.calls == 2 * http.GIVE_UP_AFTER
-        assert "not asked" in replies[-1].error and url in replies[-1].error
-        script.answers = ["back"]
-        assert {reply.text for reply in endpoint.chat(say(*map(str, range(100))))} == {"back"}
-
-
-def test_a_port_where_nobody_listens_is_data(tmp_path):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        (reply,) = make(f"http://127.0.0.1:{unused.getsockname()[1]}/v1", tmp_path, retries=1).chat(say("a"))
-    assert "refused" in reply.error
-
-
-def test_a_time_out_is_tried_again(tmp_path):
-    release = threading.Event()
-    calls = []
-
-    def answer(messages):
-        calls.append(1)
-        if len(calls) == 1:
-            release.wait(20)
-        return "fine"
-
-    with fake_endpoint(answer) as url:
-        assert make(url, tmp_path, timeout=0.2, retries=3).chat(say("a"))[0].text == "fine"
-        release.set()
-    assert len(calls) == 2
-
-
-def test_blank_lines_do_not_keep_a_call_alive_for_ever():
-    dribble = SimpleNamespace(read1=lambda size: b"\n")
-    with pytest.raises(TimeoutError):
-        http._read(dribble, time.monotonic() - 1)  # type: ignore[arg-type]
 
 
 def test_keep_alive_lines_and_the_thought_are_taken_apart(tmp_path):
     body = b"\n\n\r\n" + json.dumps(reply_body("4", reasoning_content="2+2 is 4")).encode()
     with fake_endpoint(Script(body, reply_body("5", reasoning="vLLM"))) as url:
-        endpoint = make(url, tmp_path)
+        endpoint = connect(url, tmp_path)
         assert endpoint.chat(say("a")) == [Reply("4", "", 7, 1, reasoning="2+2 is 4")]
         assert endpoint.chat(say("a")) == [Reply("4", "", 7, 1, cached=True, reasoning="2+2 is 4")]
         assert endpoint.chat(say("b"))[0].reasoning == "vLLM"
@@ -311,26 +116,19 @@ def test_keep_alive_lines_and_the_thought_are_taken_apart(tmp_path):
 )
 def test_kinds_of_answers(tmp_path, body, reply):
     with fake_endpoint(Script(body)) as url:
-        assert make(url, tmp_path).chat(say("a")) == [reply]
-        assert make(url, tmp_path).chat(say("a"))[0].cached
-
-
-def test_a_filtered_answer_is_an_error_at_once(tmp_path):
-    script = Script(reply_body("I", finish_reason="content_filter"))
-    with fake_endpoint(script) as url:
-        assert "content filter" in make(url, tmp_path).chat(say("a"))[0].error
-    assert script.calls == 1
+        assert connect(url, tmp_path).chat(say("a")) == [reply]
+        assert connect(url, tmp_path).chat(say("a"))[0].cached
 
 
 def test_equal_conversations_are_samples_above_temperature_0_and_one_call_at_0(tmp_path):
     count = iter(range(100))
     with fake_endpoint(lambda messages: str(next(count))) as url:
-        warm = make(url, tmp_path, temperature=1.0)
+        warm = connect(url, tmp_path, temperature=1.0)
         first = [reply.text for reply in warm.chat(say("a", "a", "b", "a"))]
         assert sorted(first) == ["0", "1", "2", "3"]
-        again = make(url, tmp_path, temperature=1.0).chat(say("a", "a", "b", "a", "a"))
+        again = connect(url, tmp_path, temperature=1.0).chat(say("a", "a", "b", "a", "a"))
         assert [reply.text for reply in again] == [*first, "4"]
-        greedy = make(url, tmp_path)
+        greedy = connect(url, tmp_path)
         replies = greedy.chat(say("a", "a", "b", "a"))
     assert replies[0] == Reply(replies[0].text, "", 7, 1) and replies[1] == replies[3]
     assert replies[1].cached and replies[1].text == replies[0].text != replies[2].text
@@ -352,7 +150,7 @@ def test_concurrency_is_shared_by_threads_that_call(tmp_path):
         return "x"
 
     with fake_endpoint(answer) as url:
-        endpoint = make(url, tmp_path, concurrency=3, retries=0)
+        endpoint = connect(url, tmp_path, concurrency=3, retries=0)
         results: list[Sequence[Reply]] = []
         threads = [
             threading.Thread(target=lambda i=i: results.append(endpoint.chat(say(*(f"{i}{j}" for j in range(6))))))
@@ -372,32 +170,10 @@ def test_the_rate_limit_spreads_the_starts(tmp_path, monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: 100.0, sleep=slept.append)
     monkeypatch.setattr(http, "time", clock)
     with fake_endpoint(echo) as url:
-        make(url, tmp_path, requests_per_minute=30, concurrency=1).chat(say("a", "b", "c"))
+        connect(url, tmp_path, requests_per_minute=30, concurrency=1).chat(say("a", "b", "c"))
         assert slept == [0, 2, 4]
-        make(url, tmp_path, concurrency=1).chat(say("d"))
+        connect(url, tmp_path, concurrency=1).chat(say("d"))
     assert slept == [0, 2, 4]
-
-
-def test_an_error_of_the_caller_stops_the_calls(tmp_path):
-    def fail(finished, total):
-        raise KeyboardInterrupt
-
-    release, calls = threading.Event(), []
-
-    def answer(messages):
-        calls.append(1)
-        if len(calls) > 1:
-            release.wait(20)
-        return "x"
-
-    with fake_endpoint(answer) as url:
-        with pytest.raises(KeyboardInterrupt) as caught:
-            make(url, tmp_path, concurrency=1).chat(say(*map(str, range(50))), fail)
-        release.set()
-        for thread in threading.enumerate():
-            if thread.name == "r1kit-endpoint":
-                thread.join(20)
-    assert len(calls) <= 2, caught
 
 
 def test_a_teacher_is_sampled(tmp_path):
@@ -405,7 +181,7 @@ def test_a_teacher_is_sampled(tmp_path):
     with fake_endpoint(
         lambda m: 400 if m[-1]["content"] == "bad" else reply_body("4", reasoning_content="2+2\n"), received
     ) as url:
-        sampler = HttpSampler(make(url, tmp_path))
+        sampler = HttpSampler(connect(url, tmp_path))
         params = SamplingParams(temperature=0.6, top_p=0.95, max_new_tokens=50)
         good, bad = sampler.complete(say("good", "bad"), params, 2)
     assert len(received) == 4
@@ -420,4 +196,4 @@ def test_a_teacher_is_sampled(tmp_path):
 @pytest.mark.parametrize("params", [SamplingParams(top_k=5), SamplingParams(stop_tokens=(1,))])
 def test_settings_that_an_endpoint_cannot_take(tmp_path, params):
     with fake_endpoint(echo) as url, pytest.raises(ValueError, match="cannot be sent"):
-        HttpSampler(make(url, tmp_path)).complete(say("a"), params, 1)
+        HttpSampler(connect(url, tmp_path)).complete(say("a"), params, 1)

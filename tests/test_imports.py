@@ -14,7 +14,7 @@ LAYERS = [
     {"config"},
     {"presets"},
     {"recipes"},
-    {"run", "allocator"},
+    {"run", "allocator", "jsonl"},
     {"model", "algo"},
     {"sampling", "rewards", "scoring"},
     {"tasks"},
@@ -28,7 +28,8 @@ LAYERS = [
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
 HEAVY = {"torch", "transformers"}
 LIGHT = {
-    "", "__main__", "cli", "config", "presets", "recipes", "types", "run", "allocator", "tasks", "rewards", "scoring",
+    "", "__main__", "cli", "config", "presets", "recipes", "types", "run", "allocator", "jsonl", "tasks", "rewards",
+    "scoring",
 }  # fmt: skip
 
 

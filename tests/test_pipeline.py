@@ -35,6 +35,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def execute(config: Any) -> None:
         folder = config.out if isinstance(config, EvalConfig) else config.run
+        assert folder is not None
         done.append(folder.name)
         texts = [repr(replace(config, **{place(config): Path("x")}))]
         inputs = [Path(text) for text in pipeline._strings(config) if (Path(text) / MARK).exists()]
@@ -117,6 +118,17 @@ def test_inputs_count_by_what_they_hold(ran: list[str], go: Callable[..., None],
     ran.clear()
     go({**CHAIN, "zero": RLConfig(steps=7)})
     assert ran == ["zero"]
+
+
+def test_a_moved_folder_is_still_done(ran: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(pipeline, "load_recipe", lambda name: Recipe(CHAIN))
+    monkeypatch.chdir(tmp_path)
+    pipeline.main("recipe", Path("here"), 0)
+    ran.clear()
+    pipeline.main("recipe", tmp_path / "here", 0)
+    Path("here").rename("there")
+    pipeline.main("recipe", Path("there"), 0)
+    assert ran == []
 
 
 def test_a_changed_file_of_the_users_runs_its_stage_again(ran: list[str], go: Callable[..., None], tmp_path: Path):

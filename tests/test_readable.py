@@ -76,6 +76,8 @@ def test_long_paragraphs():
     short = ReadableConfig(max_paragraph_chars=len(paragraph) - 1)
     assert fault(paragraph, cfg=short) == f"paragraph of {len(paragraph)} characters above {len(paragraph) - 1}"
     assert fault(paragraph.replace(" then", "\nthen"), cfg=short) == ""  # lines are paragraphs
+    assert fault(paragraph, cfg=ReadableConfig(max_paragraph_chars=1)).startswith("paragraph of")
+    assert fault(paragraph, cfg=ReadableConfig(max_paragraph_chars=0)) == ""  # no limit
 
 
 @pytest.mark.parametrize(

@@ -76,33 +76,34 @@ def kept(groups: Sequence[list[Sample]], chosen: Selection) -> tuple[list[str], 
     return [row["messages"][-1]["content"] for row in rows], tally
 
 
-def test_the_shortest_right_and_readable_completion_is_kept():
+def test_the_first_right_and_readable_completion_is_kept_whatever_its_length():
     texts = [
-        think("I count the apples and then the pears, slowly"),
         think("I know that one", "3"),
-        think("two it is"),
         think("```\nprint(2)\n``` so it is"),
-        " <answer>2</answer>",
         think("我 说 二"),
+        think("I count the apples and then the pears, slowly"),
+        think("two it is"),
+        think("First I count the pears, then the apples, and that is how I come to see that they are two"),
+        " <answer>2</answer>",
     ]
     rows, tally = kept([group(sum_problem(), *texts)], selection())
-    assert rows == [texts[2]]
-    assert tally.tasks == {"sums": {"problems": 1, "sampled": 6, "right": 4, "readable": 2, "kept": 1}}
+    assert rows == [texts[3]]
+    assert tally.tasks == {"sums": {"problems": 1, "sampled": 7, "right": 5, "readable": 3, "kept": 1}}
     assert tally.dropped == {
         "wrong": 1,
         "format, no <think>": 1,
         "unreadable, code block": 1,
         "unreadable, language mix": 1,
-        "more than --keep-per-problem": 1,
+        "more than --keep-per-problem": 2,
     }
     assert tally.examples["wrong"] == "answered 3, gold 2; format: ok"
 
 
-def test_as_many_are_kept_as_asked_for_of_each_problem():
+def test_as_many_are_kept_as_asked_for_of_each_problem_in_the_order_they_were_sampled():
     thoughts = ["one more apple makes them two", "count: first, second", "the answer is obvious to me, surely two"]
     groups = [group(sum_problem(), *map(think, thoughts)), group(sum_problem(2), *(think(t, "3") for t in thoughts))]
     rows, _ = kept(groups, selection(keep=2))
-    assert rows == [think(thoughts[i], answer) for answer in ("2", "3") for i in (1, 0)]
+    assert rows == [think(thoughts[i], answer) for answer in ("2", "3") for i in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ LONG = "First I look at the numbers, then I think about what adding one would do
 )
 def test_repeated_and_nearly_repeated_thoughts_are_kept_once(thoughts: list[str], left: int):
     rows, tally = kept([group(sum_problem(), *map(think, thoughts))], selection(keep=9))
-    assert len(rows) == left
+    assert len(rows) == left and rows[0] == think(thoughts[0])
     assert tally.dropped["repeats another completion"] == len(thoughts) - left
 
 
@@ -164,7 +165,7 @@ def test_the_judge_sees_what_no_rule_decides_and_is_readable():
 
 def test_the_next_completion_takes_the_place_of_one_that_is_not_rewritten():
     thoughts = {
-        "short one": Rewritten("", "no rule to rewrite: this"),
+        "the one that no rule knows": Rewritten("", "no rule to rewrite: this"),
         "the one after it": Rewritten(think("fine now")),
     }
     asked: list[list[str]] = []
@@ -173,10 +174,10 @@ def test_the_next_completion_takes_the_place_of_one_that_is_not_rewritten():
         asked.append([parse_completion(candidate.text).thought for candidate in candidates])
         return [thoughts[thought] for thought in asked[-1]]
 
-    texts = [think(thought) for thought in ("the one after it", "short one", "the last and the longest of all")]
+    texts = [think(thought) for thought in ("the one that no rule knows", "the one after it", "the last")]
     rows, tally = kept([group(sum_problem(), *texts)], selection(rewriter=rewriter))
     assert rows == [think("fine now")]
-    assert asked == [["short one"], ["the one after it"]]
+    assert asked == [["the one that no rule knows"], ["the one after it"]]
     assert tally.dropped == {"no rule to rewrite": 1, "more than --keep-per-problem": 1}
 
 
@@ -285,7 +286,8 @@ def test_a_source_that_is_small_is_taken_whole_and_the_others_give_the_rest(tmp_
     ("line", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "needs `messages`"),
+        ("[]", "'[]' is not an object; write {\"messages\": [...]}"),
+        ("{}", "needs `messages`"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "at least two turns"),
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "bot", "content": "y"}]}', '"role"'),
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": 3}]}', '"content"'),
@@ -373,21 +375,21 @@ def outputs(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in ("sft.jsonl", "counts.json", "README.md")}
 
 
-def test_every_problem_gives_its_shortest_readable_completion_rewritten(cfg: RejectConfig):
+def test_every_problem_gives_its_first_readable_completion_rewritten(cfg: RejectConfig):
     path = reject.main(cfg)
     rows = rows_of(path)
     assert path == cfg.run / "sft.jsonl"
     sampled = [row for row in rows if row["domain"] == "countdown"]
-    problems = {f"countdown/{p.id}/2": p for p in load_problems("countdown", "train", 0).first(18)}
-    assert {row["id"] for row in sampled} == set(problems), "completion 2 has the fewest lines"
+    problems = {f"countdown/{p.id}/1": p for p in load_problems("countdown", "train", 0).first(18)}
+    assert {row["id"] for row in sampled} == set(problems), "completion 0 is mixed, 2 is shorter than 1"
     assert len(rows) == 24 and Counter(row["domain"] for row in rows) == {"countdown": 18, "general": 6}
     assert [row["domain"] for row in rows] != sorted(row["domain"] for row in rows), "they are mixed"
+    assert all(row["messages"][-1]["content"].startswith(" <think>") for row in rows)
     for row in sampled:
         question, text = (turn["content"] for turn in row["messages"])
         assert question == problems[row["id"]].messages[0].content
-        assert re.fullmatch(
-            r" <think>\D+\n[^ ]+\n.+( yes|对了)</think>(So: |所以：).*<answer>.*</answer>", text, re.DOTALL
-        )
+        thought, summary = r" <think>\D+\n[^ ]+\n.+( yes|对了)</think>", r"( So .* makes \d+\.|所以.*得\d+。)"
+        assert re.fullmatch(rf"{thought}<answer>.*</answer>{summary}", text, re.DOTALL)
         assert row["language"] == ("zh" if "算出" in question else "en")
         assert row["tokens"] == len(tiny_tokenizer()(text)["input_ids"])  # type: ignore[arg-type]
 
@@ -428,6 +430,30 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_in_the_same_bytes(cfg: RejectCo
     assert outputs(cut.run) == outputs(cfg.run)
     metrics = [[row["step"] for row in rows_of(run / "metrics.jsonl")] for run in (cut.run, cfg.run)]
     assert metrics == [[1, 2, 3, 4]] * 2
+
+
+def test_a_batch_that_was_logged_and_not_written_is_logged_once(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch):
+    written = reject.write_json_atomic
+    with monkeypatch.context() as patched:
+
+        def write(path: Path, data: Any) -> None:
+            if path.name == "batch-000001.json":
+                raise KeyboardInterrupt
+            written(path, data)
+
+        patched.setattr(reject, "write_json_atomic", write)
+        with pytest.raises(KeyboardInterrupt):
+            reject.main(cfg)
+    assert [row["step"] for row in rows_of(cfg.run / "metrics.jsonl")] == [1, 2]
+    reject.main(cfg)
+    assert [row["step"] for row in rows_of(cfg.run / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("template", "lead"), [("short", " "), ("r1-zero", " "), ("short-prefilled", ""), ("chat", "")]
+)
+def test_general_rows_begin_as_the_templates_completions_do(template: str, lead: str):
+    assert reject.leading_space(template) == lead
 
 
 def test_cut_off_while_the_data_is_put_together_it_samples_nothing_again(

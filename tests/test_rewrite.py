@@ -55,7 +55,7 @@ def without_opening(text: str, kind: str, language: str) -> str:
             "countdown",
             "en",
             " <think>-\n8+3=11\n11+1=12 no\n11-1=10 wait\n8*3=24\n24+1=25 retry\n24-1=23 yes</think>"
-            "So: 8*3=24, 24-1=23. <answer>(8*3)-1</answer>",
+            "<answer>(8*3)-1</answer> So (8*3)-1 makes 23.",
         ),
         (
             countdown_candidate(
@@ -63,19 +63,19 @@ def without_opening(text: str, kind: str, language: str) -> str:
             ),
             "countdown",
             "zh",
-            "<think>-\n8*3=24\n24+1=25但不是\n24-1=23对了</think>所以：8*3=24，24-1=23。<answer>8*3-1</answer>",
+            "<think>-\n8*3=24\n24+1=25但不是\n24-1=23对了</think><answer>8*3-1</answer>所以8*3-1得23。",
         ),
         (
             remainder_candidate(" <think>3/5 r3 no\n10/5 r0错误\n17/5 r2 yes</think><answer>17</answer>"),
             "remainder",
             "en",
-            " <think>-\n3/5 r3 no\n10/5 r0 wrong\n17/5 r2 yes</think>So: 17/5 r2, 17/7 r3. <answer>17</answer>",
+            " <think>-\n3/5 r3 no\n10/5 r0 wrong\n17/5 r2 yes</think><answer>17</answer> So the number is 17.",
         ),
         (
             remainder_candidate(" <think>3/5 r3 not it\n17/5 r2对了</think> <answer> 17 </answer>", chinese=True),
             "remainder",
             "zh",
-            " <think>-\n3/5 r3不行\n17/5 r2对了</think>所以：17/5 r2，17/7 r3。<answer>17</answer>",
+            " <think>-\n3/5 r3不行\n17/5 r2对了</think><answer>17</answer>所以这个数是17。",
         ),
     ],
 )  # fmt: skip
@@ -93,7 +93,8 @@ def operations(thought: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["countdown", "remainder"])
-def test_every_right_thought_of_the_corpus_is_rewritten_faithfully(kind: str):
+def test_every_right_thought_of_the_corpus_is_rewritten_faithfully(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reasoning, "SWITCH", 0.5)  # whatever the corpus has: enough writers who mix
     make = reasoning.countdown_thought if kind == "countdown" else reasoning.remainder_thought
     mixed = rewritten = 0
     seen = set()
@@ -159,6 +160,13 @@ def test_openings_are_in_one_language_and_hold_no_reflective_word():
         (countdown_candidate("<think>8/0=24\n24-1=23 yes</think><answer>8*3-1</answer>"), "did not find"),
         (countdown_candidate("<think>8*3=24\n24-1=23 yes</think><answer>3*8-1</answer>"), "did not find"),
         (countdown_candidate(f"<think>{'9' * 5000}+1=2 no</think><answer>8*3-1</answer>"), "a thought with"),
+        (  # both steps hold, and 1+(8*3) is 25, but the second does not go on from the first
+            candidate(
+                countdown.problem_for((8, 3, 1), 25, chinese=False),
+                "<think>8*3=24\n1+4=5 yes</think><answer>1+(8*3)</answer>",
+            ),
+            "did not find",
+        ),
         (remainder_candidate("<think>17/5=2 yes</think><answer>17</answer>"), "17/5=2"),
         (remainder_candidate("<think>10/5 r2 yes</think><answer>17</answer>"), "did not find"),
         (remainder_candidate("<think>17/5 r3 yes</think><answer>17</answer>"), "did not find"),
@@ -186,7 +194,7 @@ def test_other_texts_are_left_alone_with_the_reason(one: Candidate, fault: str):
 def test_what_the_thought_found_is_compared_without_brackets():
     """(8*3)-1 and 8*3-1 are one way; 3*8-1 is another than the thought found."""
     one = countdown_candidate("<think>8*3=24\n24-1=23 yes</think><answer> (8×3) - 1 = 23 </answer>")
-    assert by_rules(one).text.endswith("<answer>(8×3) - 1 = 23</answer>")
+    assert parse_completion(by_rules(one).text, "r1").answer == "(8×3) - 1 = 23"
 
 
 class Scripted:

@@ -1,4 +1,4 @@
-"""Facts about fine-tuning: what is read, where the loss falls, what a step trains on, and that a stop changes nothing."""
+"""Facts about fine-tuning: what is read, where the loss falls, what a step trains on, what a stop changes: nothing."""
 
 from __future__ import annotations
 

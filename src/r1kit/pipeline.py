@@ -57,6 +57,8 @@ class Stage:
     folder: Path
     identity: str
     """Hash of the config with references by name: what changes the result, besides the inputs."""
+    outside: tuple[str, ...]
+    """Texts of the config that may name a file or a model from outside the pipeline."""
 
 
 def main(
@@ -123,7 +125,8 @@ def _stage(name: str, config: Any, run: Path, seed: int) -> Stage:
     folder = run / name
     place = {"out": folder} if isinstance(config, EvalConfig) else {"run": folder}
     resolved = replace(_resolved(seeded, run), **place)
-    return Stage(name, KINDS[type(config)], resolved, tuple(sorted(references(config))), folder, identity)
+    outside = tuple(text for text in _strings(config) if text and not text.startswith("@"))
+    return Stage(name, KINDS[type(config)], resolved, tuple(sorted(references(config))), folder, identity, outside)
 
 
 def with_seed(config: Any, seed: int) -> Any:
@@ -179,7 +182,7 @@ def key_of(stage: Stage, stages: Sequence[Stage]) -> str | None:
         if state_of(by_name[name], stages) != "done":
             return None
         inputs[name] = _mark(by_name[name])["output"]
-    outside = {text: [_digest(file) for file in _files(text)] for text in _strings(stage.config)}
+    outside = {text: [_digest(file) for file in _files(text)] for text in stage.outside}
     return hashlib.sha256(json.dumps([stage.identity, inputs, outside], sort_keys=True).encode()).hexdigest()
 
 
@@ -345,7 +348,7 @@ def sizes(config: Any) -> str:
 def _files(text: str) -> list[Path]:
     """The files that a config's text names: a data file, or the weights of a model folder."""
     path = model_folder(text) if text in SHIPPED else Path(text)
-    if not text or len(text) > 1000 or (path / MARK).exists():
+    if len(text) > 1000:
         return []
     return sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
 

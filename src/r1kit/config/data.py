@@ -47,15 +47,29 @@ class ReadableConfig:
     min_consistency: float = 0.97
     """Least share of words of the chain of thought in the prompt's language."""
     max_repetition: float = 0.3
-    """Largest share of its lines (or sentences, where it is one line) that repeat an earlier one."""
+    """Largest share of its lines (or sentences, where it is one line) that repeat an earlier one, and of its characters
+    in a loop (2 to 30 characters, 4 times or more on end)."""
     max_paragraph_chars: int = 2000
-    """Longest paragraph, characters: "long paragraphs" are left out."""
+    """Longest paragraph, a line of its own, characters: "long paragraphs" are left out; 0 is no limit."""
     code_blocks: bool = False
     """Keep chains of thought with ``` code blocks."""
     min_tokens: int = 1
     """Shortest completion, tokens."""
     max_tokens: int = 0
     """Longest completion, tokens; 0 is no limit beyond the sampling cap."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_consistency", "max_repetition"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"--readable.{name.replace('_', '-')} is {value}; give a share from 0 to 1")
+        for name in ("max_paragraph_chars", "min_tokens", "max_tokens"):
+            value = getattr(self, name)
+            require(value >= 0, f"--readable.{name.replace('_', '-')} is {value}; give 0 (no limit) or more")
+        require(
+            not self.max_tokens or self.max_tokens >= self.min_tokens,
+            f"--readable.max-tokens {self.max_tokens} is below --readable.min-tokens {self.min_tokens}; no completion "
+            f"is both",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +93,7 @@ class RejectConfig:
     num_samples: int = 4
     """Completions per problem (not stated by the paper; ours)."""
     keep_per_problem: int = 1
-    """At most so many kept per problem, the shortest first."""
+    """At most so many kept per problem, as they were sampled."""
     temperature: float = 1.0
     """Sampling temperature (cold start, R1 V2 B.3.2: 1.0)."""
     top_p: float = 1.0

@@ -31,9 +31,7 @@ class SFTConfig:
     """Conversations in each optimizer step (R1: 128; its students: 64)."""
     max_tokens: int = 32_768
     """Longest conversation, tokens (R1: 32,768); longer ones are dropped and counted."""
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(lr=5e-5, schedule="cosine", final_lr_fraction=0.1)
-    )
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-5, schedule="cosine", final_lr_fraction=0.1))
     """R1: cosine from 5e-5 to 5e-6."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Held-out evaluation; its model and template are this run's."""
@@ -60,7 +58,7 @@ class SFTConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelConfig:
-    """Train a reward model, the policy's backbone with a scalar head: `r1kit reward-model PRESET` (R1 V2 3.1, B.4)."""
+    """Train a reward model, the policy's backbone with a scalar head: `r1kit reward-model PRESET` (R1 V2 3.1)."""
 
     run: Path = Path("runs/reward-model")
     """Run folder. The same command with the same folder resumes."""
@@ -78,13 +76,13 @@ class RewardModelConfig:
     seed: int = 0
     """Order of the data, and the head's first weights."""
     epochs: int = 1
-    """Passes over the data (R1 V2 B.4: 1)."""
+    """Passes over the data (R1 V2 3.1: 1)."""
     batch_size: int = 256
-    """Pairs or responses in each optimizer step (R1 V2 B.4: 256)."""
+    """Pairs or responses in each optimizer step (R1 V2 3.1: 256)."""
     max_tokens: int = 8192
     """Longest prompt with response, tokens; longer ones are dropped and counted."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=6e-6))
-    """R1 V2 B.4: learning rate 6e-6."""
+    """R1 V2 3.1: learning rate 6e-6."""
     save_every: int = 100
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = 1
@@ -121,6 +119,17 @@ class OnPolicyConfig:
     """Length cap, tokens."""
     temperature: float = 1.0
     """Sampling temperature, and that of both distributions."""
+
+    def __post_init__(self) -> None:
+        require(len(self.tasks) > 0, "--on-policy.tasks is empty; give at least one task")
+        for name in ("steps", "problems_per_step", "group_size", "max_new_tokens"):
+            value = getattr(self, name)
+            require(value > 0, f"--on-policy.{name.replace('_', '-')} is {value}; give at least 1")
+        require(
+            self.temperature > 0,
+            f"--on-policy.temperature is {self.temperature}; give a value above 0: a greedy student samples the same "
+            f"completion again and again",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

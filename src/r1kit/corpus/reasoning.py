@@ -14,7 +14,7 @@ from r1kit.tasks import countdown, is_heldout, remainder
 from r1kit.types import Problem
 
 SLIP = 0.003  # share of calculations written down wrong
-SWITCH = 0.35  # chance, per thought, of a writer who mixes languages
+SWITCH = 0.12  # chance, per thought, of a writer who mixes languages
 # (chance of giving up after each failed try, share of writers)
 PATIENCE = ((0.85, 0.68), (0.60, 0.24), (0.08, 0.08))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1kit.curation.select import Row
+from r1kit.jsonl import json_rows
 from r1kit.rewards.language import prompt_language
 from r1kit.rewards.reward import language_of
 from r1kit.tasks import general, load_problems
@@ -81,22 +82,15 @@ def read_general(file: str) -> list[Row]:
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"--general-data {file}: no such file; give `general` or the path of a .jsonl file")
-    rows = []
-    # Not splitlines(): U+2028 inside a string ends no JSON line.
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            rows.append(_general_row(f"{path}:{number}", line, f"{path.stem}/{number}"))
+    found = enumerate(json_rows(path, 'write {"messages": [...]}'), start=1)
+    rows = [_general_row(where, row, f"{path.stem}/{number}") for number, (where, row) in found]
     if not rows:
         raise ValueError(f'{path}: the file is empty; give one {{"messages": [...]}} object a line')
     return rows
 
 
-def _general_row(where: str, line: str, default_id: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno}); write one object a line") from error
-    turns = row.get("messages") if isinstance(row, dict) else None
+def _general_row(where: str, row: dict[str, Any], default_id: str) -> Row:
+    turns = row.get("messages")
     if not isinstance(turns, list) or len(turns) < 2:
         raise ValueError(f"{where}: needs `messages`, a list of at least two turns, the last one the assistant's")
     for turn in turns:

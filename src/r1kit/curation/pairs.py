@@ -12,17 +12,16 @@ or a list of messages that ends with it.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from r1kit.jsonl import json_rows
 from r1kit.types import Message
 
 PAIRS = "pairs.jsonl"
@@ -103,7 +102,7 @@ def _read(
     found: dict[T, None] = {}
     left_out: Counter[str] = Counter()
     for source in sources:
-        for where, row in _rows(_file_of(source, in_run)):
+        for where, row in json_rows(_file_of(source, in_run)):
             try:
                 item = make(where, row)
             except _Unusable as reason:
@@ -124,31 +123,6 @@ def _file_of(source: str, in_run: str) -> Path:
     if not (path / in_run).is_file():
         raise FileNotFoundError(f"{path} has no {in_run}; is it a finished run of `r1kit preferences`?")
     return path / in_run
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row) of every line; where is "file:line"."""
-    raw = path.read_bytes()
-    try:
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
-    # Not splitlines(): U+2028 inside a string ends no JSON line.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{where}: not JSON ({error.msg}, column {error.colno}); write one object a line"
-            ) from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: {line.strip()[:60]!r} is not an object; write one object a line")
-        yield where, row
 
 
 def _pair(where: str, row: dict[str, Any]) -> Pair:

@@ -58,6 +58,11 @@ OPENINGS = {
     },
 }  # fmt: skip
 """First person, and no reflective words: those are counted. Which one is chosen depends on the thought."""
+SUMMARIES = {
+    "countdown": {"en": " So {answer} makes {target}.", "zh": "所以{answer}得{target}。"},
+    "remainder": {"en": " So the number is {answer}.", "zh": "所以这个数是{answer}。"},
+}
+"""What a reader is told besides the answer."""
 TRIES = {
     "countdown": re.compile(r"([0-9]{1,6})([-+*/])([0-9]{1,6})=([0-9]{1,6})(\D.*)?"),
     "remainder": re.compile(r"([0-9]{1,6})(/)([0-9]{1,6}) r([0-9]{1,6})(\D.*)?"),
@@ -95,14 +100,14 @@ def _by_rule(candidate: Candidate) -> Rewritten:
             return Rewritten("", f"{NO_RULE}: a thought with {line[:40]!r}")
         tries.append(_Try((int(match[1]), match[2], int(match[3]), int(match[4])), marker))
         lines.append(line[: match.end(4)] + marker)
-    find = _countdown_steps if kind == "countdown" else _remainder_steps
-    steps = find(problem, tries, parsed.answer) if tries[-1].marker in FOUND else None
-    if steps is None:
+    find = _found_way if kind == "countdown" else _found_number
+    if tries[-1].marker not in FOUND or not find(problem, tries, parsed.answer):
         return Rewritten("", f"{NO_RULE}: the thought did not find {parsed.answer[:40]!r}")
     thought, openings = "\n".join(lines), OPENINGS[kind][language]
     opening = openings[hashlib.sha256(thought.encode()).digest()[0] % len(openings)]
-    summary = f"所以：{'，'.join(steps)}。" if language == "zh" else f"So: {', '.join(steps)}. "
-    return Rewritten(f"{_lead(candidate)}<think>{opening}\n{thought}</think>{summary}<answer>{parsed.answer}</answer>")
+    # The answer first: what a tiny model has just written is all that it copies without slips.
+    summary = SUMMARIES[kind][language].format(answer=parsed.answer, target=tries[-1].operation[3])
+    return Rewritten(f"{_lead(candidate)}<think>{opening}\n{thought}</think><answer>{parsed.answer}</answer>{summary}")
 
 
 def _lead(candidate: Candidate) -> str:
@@ -117,19 +122,17 @@ def _translated(marker: str, language: str) -> str | None:
     return next((pair[LANGUAGES.index(language)] for pair in MARKERS if marker in pair), None)
 
 
-def _countdown_steps(problem: Problem, tries: Sequence[_Try], answer: str) -> list[str] | None:
-    """The two steps that the thought ends with, `8*3=24` and `24-1=23`; None unless they hold and make `answer`."""
+def _found_way(problem: Problem, tries: Sequence[_Try], answer: str) -> bool:
+    """Whether the thought ends with two steps, `8*3=24` and `24-1=23`, that hold and make `answer`."""
     before = [one.operation for one in tries[:-1] if not one.marker]
     if not before:
-        return None
-    steps = first, second = before[-1], tries[-1].operation
+        return False
+    first, second = before[-1], tries[-1].operation
     made = expression(first, second)
     written = countdown_rule.normalise(answer).partition("=")[0]
     linked = first[3] in (second[0], second[2])
     right = countdown_rule.judge(made, problem.gold["numbers"], problem.gold["target"])[0]
-    if not (linked and right and all(_holds(step) for step in steps) and _bare(made) == _bare(written)):
-        return None
-    return [f"{left}{operator}{right}={value}" for left, operator, right, value in steps]
+    return linked and right and _holds(first) and _holds(second) and _bare(made) == _bare(written)
 
 
 def _holds(operation: Operation) -> bool:
@@ -150,16 +153,14 @@ def _bare(formula: str) -> str:
     return formula.translate(str.maketrans("", "", "()"))
 
 
-def _remainder_steps(problem: Problem, tries: Sequence[_Try], answer: str) -> list[str] | None:
-    """Both remainders of the answer, `17/5 r2` and `17/7 r3`; None unless the thought ends with one of them."""
+def _found_number(problem: Problem, tries: Sequence[_Try], answer: str) -> bool:
+    """Whether the thought ends with the answer's try, `17/5 r2`, and the answer has both remainders."""
     number, _, divisor, rest = tries[-1].operation
     asked = [int(part) for part in problem.id.split(":")[1:] if part.isdecimal()]  # remainder:5:2:7:3
     if len(asked) != 4 or read_number(answer) != number:
-        return None
+        return False
     pairs = [(asked[0], asked[1]), (asked[2], asked[3])]
-    if (divisor, rest) not in pairs or any(number % by != left for by, left in pairs):
-        return None
-    return [f"{number}/{by} r{left}" for by, left in pairs]
+    return (divisor, rest) in pairs and all(number % by == left for by, left in pairs)
 
 
 REFINE = """\

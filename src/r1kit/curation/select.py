@@ -193,13 +193,16 @@ def reason_of(fault: str) -> str:
 
 
 def without_repeats(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The candidates of one problem, shortest first, without those whose thought is (nearly) a shorter one's.
+    """The candidates of one problem as they were sampled, without those whose thought is (nearly) an earlier one's.
+
+    Not the shortest first: where an answer is searched for, the shortest right thought is the luckiest, and who learns
+    from luck gives up early.
 
     Near is a Jaccard index of NEAR or more over the sets of PIECE characters in a row. What follows the thought does
     not tell two completions apart: it says the same.
     """
     kept: list[tuple[Candidate, frozenset[str]]] = []
-    for candidate in sorted(candidates, key=lambda one: (one.num_tokens, one.index)):
+    for candidate in sorted(candidates, key=lambda one: one.index):
         thought = normalised(parse_completion(candidate.text, "r1").thought)
         pieces = frozenset(thought[start : start + PIECE] for start in range(max(1, len(thought) - PIECE + 1)))
         if not any(_near(pieces, others) for _, others in kept):

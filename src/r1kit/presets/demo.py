@@ -77,7 +77,7 @@ def pretrain_demo_student() -> PretrainConfig:
         pretrain_demo(),
         run=Path("runs/pretrain-student"),
         shape=ModelShape(hidden=128, layers=4, heads=4, kv_heads=2, mlp=384, context=2048),
-        steps=1600,
+        steps=1200,
     )
 
 
@@ -97,7 +97,9 @@ def pretrain_tiny() -> PretrainConfig:
 
 def reject_demo() -> RejectConfig:
     """The cold start: R1-Zero's samples, the right and readable ones, rewritten by rules."""
-    return RejectConfig(run=Path("runs/cold-start"), model="runs/demo/zero", num_problems=512, rewrite="rules")
+    return RejectConfig(
+        run=Path("runs/cold-start"), model="runs/demo/zero", num_problems=768, max_new_tokens=384, rewrite="rules"
+    )
 
 
 def reject_tiny() -> RejectConfig:
@@ -115,7 +117,8 @@ def sft_demo() -> SFTConfig:
         epochs=2,
         batch_size=32,
         max_tokens=1024,
-        optim=OptimConfig(lr=1e-3, schedule="cosine", final_lr_fraction=0.1),
+        # Twice this rate forgets arithmetic: half the answers are lost.
+        optim=OptimConfig(lr=5e-4, schedule="cosine", final_lr_fraction=0.1),
     )
 
 
@@ -172,8 +175,8 @@ def distill_demo() -> DistillConfig:
     """R1's samples teach the smaller base model."""
     return DistillConfig(
         teacher="runs/demo/r1",
-        samples=RejectConfig(num_problems=512, num_samples=4, max_new_tokens=384),
-        sft=replace(sft_demo(), run=Path("runs/distill/student"), data=(), batch_size=64),
+        samples=RejectConfig(num_problems=1024, num_samples=4, keep_per_problem=4, max_new_tokens=384),
+        sft=replace(sft_demo(), run=Path("runs/distill/student"), model="demo-student", data=()),
     )
 
 

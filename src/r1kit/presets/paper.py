@@ -113,7 +113,7 @@ def reject_cold_start() -> RejectConfig:
         temperature=1.0,  # V2 B.3.2
         max_new_tokens=32_768,  # ours: the SFT's context
         # V2 B.3.2 names repetition and language mixing; thresholds are ours. Code and long paragraphs are B.3.3's.
-        readable=ReadableConfig(code_blocks=True, max_paragraph_chars=1_000_000),
+        readable=ReadableConfig(code_blocks=True, max_paragraph_chars=0),
         rewrite="endpoint",
         rewriter=replace(deepseek_v3(), max_new_tokens=32_768),  # ours: as long as what it rewrites
         general_share=0.0,

@@ -11,13 +11,13 @@ from r1kit.config import EvalConfig, OptimConfig, RewardConfig
 
 def stages() -> dict[str, Any]:
     """The stages of R1 V2 Fig. 2, the students of V1 2.4, and what the report compares them with."""
-    zero = replace(presets.rl_demo(), steps=100, eval_every=25, save_every=25)
+    zero = replace(presets.rl_demo(), steps=120, eval_every=30, save_every=10)
     rl = replace(
         zero,
         steps=40,
         eval_every=0,
         reward=RewardConfig(format="r1", language_weight=1.0),
-        optim=OptimConfig(lr=1.5e-4, schedule="linear"),
+        optim=OptimConfig(lr=1.5e-4, schedule="linear", warmup_steps=4),
     )
     everything = RewardConfig(
         format="r1", language_weight=1.0, preference_weight=1.0, helpful_model="@helpful-rm", safety_model="@safety-rm"
@@ -31,7 +31,7 @@ def stages() -> dict[str, Any]:
         "dev2": replace(rl, model="@dev1"),
         "dev2-no-language": replace(rl, model="@dev1", reward=RewardConfig(format="r1")),
         "rejection-sampling": replace(
-            sample, model="@dev2", rewrite="none", num_problems=768, keep_per_problem=2, general_data=("general",)
+            sample, model="@dev2", rewrite="none", keep_per_problem=2, general_data=("general",)
         ),
         "dev3": replace(sft, data=("@rejection-sampling",)),
         "preferences": replace(presets.preferences_demo(), model="@dev3"),
@@ -43,7 +43,7 @@ def stages() -> dict[str, Any]:
         "hacking": replace(
             rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=60,
             reward=replace(everything, language_weight=0.0), eval_every=20,
-            eval=replace(rl.eval, num_problems=64, num_samples=8),
+            eval=replace(rl.eval, num_problems=64, num_samples=8, max_new_tokens=192), max_new_tokens=192,
         ),
         "r1-samples": replace(sample, model="@r1", rewrite="none", num_problems=1024, keep_per_problem=4),
         "student-distilled": replace(sft, model=student, data=("@r1-samples",)),

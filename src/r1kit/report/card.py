@@ -7,10 +7,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from r1kit.config import to_dict
+from r1kit.presets import PRETRAIN
 from r1kit.report.command import command
 
 POINTS = 12  # rows of the curve's table
 WINDOW = 50  # steps that one of its numbers is the mean of
+BASE = ("r1kit demo base", "It exists so that R1-Zero's effect can be seen on a laptop")
+STUDENT = (
+    "r1kit demo student",
+    "It is `demo-student`, the smaller base that the demo's students start from, one distilled from R1's samples, one "
+    "trained by RL alone",
+)
+"""Title and role."""
 
 
 def pretrain_card(run: Path, corpus_mix: dict[str, float], num_parameters: int) -> str:
@@ -20,6 +29,9 @@ def pretrain_card(run: Path, corpus_mix: dict[str, float], num_parameters: int) 
     steps = [row for row in rows if "loss/nll" in row]
     seconds = sum(row["seconds/step"] for row in steps)
     shape = config["shape"]
+    title, role = STUDENT if shape == to_dict(PRETRAIN["demo-student"][1].shape) else BASE
+    # Without --run: the command leaves the same model wherever it writes.
+    remake = command({name: value for name, value in config.items() if name != "run"})
     return "\n".join(
         [
             "---",
@@ -27,17 +39,16 @@ def pretrain_card(run: Path, corpus_mix: dict[str, float], num_parameters: int) 
             "language: [en, zh]",
             "library_name: transformers",
             "---",
-            "# r1kit demo base",
+            f"# {title}",
             "",
             f"A bilingual (English, Chinese) base model of {num_parameters / 1e6:.2f}M parameters, in Llama's format: "
             f"{shape['layers']} layers, width {shape['hidden']}, {shape['heads']} heads, {shape['kv_heads']} key/value "
-            f"heads, SwiGLU {shape['mlp']}, context {shape['context']}, tied embeddings, bf16. It exists so that "
-            "R1-Zero's effect can be seen on a laptop; it knows small arithmetic and the formats of two puzzles, and "
-            "nothing of the world.",
+            f"heads, SwiGLU {shape['mlp']}, context {shape['context']}, tied embeddings, bf16. {role}; it knows small "
+            "arithmetic and the formats of two puzzles, and nothing of the world.",
             "",
             "## How it was made",
             "",
-            f"    {command({**config, 'run': 'runs/pretrain'})}",
+            f"    {remake}",
             "",
             f"Seed {config['seed']}, {config['steps']:,} steps of about {config['tokens_per_step']:,} tokens "
             f"({config['steps'] * config['tokens_per_step'] / 1e6:.1f}M in all), {seconds / 60:.0f} minutes. "

@@ -34,7 +34,8 @@ def readable_fault(text: str, language: str, num_tokens: int, cfg: ReadableConfi
         return "empty thought"
     if "```" in thought and not cfg.code_blocks:
         return "code block"
-    if (longest := max(map(len, thought.split("\n")))) > cfg.max_paragraph_chars:
+    longest = max(map(len, thought.split("\n")))
+    if cfg.max_paragraph_chars and longest > cfg.max_paragraph_chars:
         return f"paragraph of {longest} characters above {cfg.max_paragraph_chars}"
     consistency = language_consistency(thought, language)
     if consistency is not None and consistency < cfg.min_consistency:

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from r1kit import corpus
-from r1kit.algo.losses import nll_loss
-from r1kit.algo.packing import Batch, Packable, microbatches, pack
+from r1kit.algo.packing import Batch, Packable
 from r1kit.algo.schedule import learning_rate
 from r1kit.allocator import release_memory
 from r1kit.config import ModelShape, PretrainConfig, to_dict
@@ -36,7 +34,7 @@ from r1kit.training.base import Learner
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.evaluation import evaluate
 from r1kit.training.learner import LocalLearner
-from r1kit.types import Metrics
+from r1kit.training.supervised import nll_step, pack_step
 
 TOKENIZER_DOCUMENTS = 20_000
 VOCAB_SIZE = 1024
@@ -61,7 +59,7 @@ def main(cfg: PretrainConfig) -> None:
         while step < cfg.steps:
             start = time.perf_counter()
             batches = make_batches(tokenizer, learner, cfg, step)
-            metrics = update(learner, batches, learning_rate(cfg.optim, step, cfg.steps))
+            metrics = nll_step(learner, batches, learning_rate(cfg.optim, step, cfg.steps))
             step += 1
             metrics["seconds/step"] = time.perf_counter() - start
             tokens = sum(len(batch.tokens_T) for batch in batches)
@@ -120,17 +118,4 @@ def make_batches(tokenizer: PreTrainedTokenizerBase, learner: Learner, cfg: Pret
             if tokens < cfg.tokens_per_step:
                 sequences.append(Packable((*ids[: cfg.shape.context - 1], end), prompt_length=0))
                 tokens += len(sequences[-1].tokens)
-    plan = microbatches([len(sequence.tokens) for sequence in sequences], cfg.tokens_per_microbatch)
-    return [pack([sequences[i] for i in part], learner.device) for part in plan]
-
-
-def update(learner: Learner, batches: list[Batch], lr: float) -> Metrics:
-    """One optimizer step. Raises FloatingPointError if its gradient is not finite."""
-    num_tokens = sum(batch.labels_N.numel() for batch in batches)
-
-    def loss(logprobs_N: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        del batch
-        return nll_loss(logprobs_N, num_tokens)
-
-    nll = sum(learner.forward_backward(batch, loss)["loss/nll"].item() for batch in batches)
-    return {"loss/nll": nll, "grad_norm": learner.optim_step(lr), "lr": lr}
+    return pack_step(sequences, cfg.tokens_per_microbatch, learner.device)

@@ -7,12 +7,12 @@ prompt's content, one in ten is held out). The file is checked as a whole before
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1kit.jsonl import json_rows
 from r1kit.rewards.accuracy import SCORERS, gold_fault
 from r1kit.tasks import Split, is_heldout
 from r1kit.types import Message, Problem
@@ -55,12 +55,8 @@ def read_problems(file: str | Path, split: Split) -> list[Problem]:
 def _read_rows(path: Path) -> list[_Row]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of a .jsonl file of problems")
-    try:
-        # Not splitlines(): U+2028 inside a string ends no JSON line.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    rows = [_read_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    form = 'write {"prompt": ..., "answer": ...}'
+    rows = [_read_row(where, row, path.stem) for where, row in json_rows(path, form)]
     if not rows:
         raise ValueError(f'{path}: the file is empty; give one {{"prompt": ..., "answer": ...}} object a line')
     seen: dict[str, int] = {}
@@ -74,14 +70,7 @@ def _read_rows(path: Path) -> list[_Row]:
     return rows
 
 
-def _read_row(path: Path, number: int, line: str) -> _Row:
-    where = f"{path}:{number}"
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno}); write one object a line") from error
-    if not isinstance(row, dict):
-        raise ValueError(f'{where}: {line.strip()[:60]!r} is not an object; write {{"prompt": ..., "answer": ...}}')
+def _read_row(where: str, row: dict[str, Any], task: str) -> _Row:
     for name in ("prompt", "answer"):
         if name not in row:
             raise ValueError(f"{where}: no field {name!r} among {sorted(row)}; the fields are {', '.join(FIELDS)}")
@@ -96,12 +85,12 @@ def _read_row(path: Path, number: int, line: str) -> _Row:
     key = hashlib.sha256("\n".join(f"{m.role}:{' '.join(m.content.split())}" for m in messages).encode()).hexdigest()
     problem = Problem(
         id=str(row.get("id", key[:16])),
-        task=str(row.get("task", path.stem)),
+        task=str(row.get("task", task)),
         messages=messages,
         gold=row["answer"],
         scorer=scorer,
     )
-    return _Row(number, key, split, problem)
+    return _Row(int(where.rpartition(":")[2]), key, split, problem)
 
 
 def _messages(where: str, prompt: Any) -> tuple[Message, ...]:

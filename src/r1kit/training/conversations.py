@@ -1,15 +1,15 @@
 """Conversations to fine-tune on: read from JSONL, rendered to prompt and completion, tokenized.
 
-One object a line, in one of TRL's layouts: {"messages": [..., {"role": "assistant", "content": ...}]}, or
-{"prompt": text or messages, "completion": text or the assistant's message}. Other fields may be there. The last turn is
-what is learnt; data that teach every turn of a dialogue have one line for each.
+One object a line (.jsonl, or .jsonl.gz), in one of TRL's layouts: {"messages": [..., {"role": "assistant", "content":
+...}]}, or {"prompt": text or messages, "completion": text or the assistant's message}. Other fields may be there. The
+last turn is what is learnt; data that teach every turn of a dialogue have one line for each.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from jinja2.exceptions import TemplateError
 
 from r1kit.algo.packing import Packable
+from r1kit.jsonl import json_rows
 from r1kit.model.chat import render_prompt
 from r1kit.types import Message
 
@@ -169,28 +170,14 @@ def _file_of(source: str) -> Path:
     return path
 
 
-def _read_file(path: Path) -> Iterator[Conversation]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    empty = True
-    # Not splitlines(): U+2028 inside a string ends no JSON line.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            empty = False
-            yield _conversation(f"{path}:{number}", line)
-    if empty:
+def _read_file(path: Path) -> list[Conversation]:
+    found = [_conversation(where, row) for where, row in json_rows(path, LAYOUTS)]
+    if not found:
         raise ValueError(f"{path}: the file is empty; write one object a line: {LAYOUTS}")
+    return found
 
 
-def _conversation(where: str, line: str) -> Conversation:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno}); write one object a line") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: {line.strip()[:60]!r} is not an object; {LAYOUTS}")
+def _conversation(where: str, row: dict[str, Any]) -> Conversation:
     if "messages" in row:
         messages = _turns(where, "messages", row["messages"])
     elif "prompt" in row and "completion" in row:
