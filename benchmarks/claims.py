@@ -1,6 +1,6 @@
 """Run the demo with three seeds and write the table that README shows: `make claims`.
 
-    python benchmarks/claims.py [--seeds 0 1 2] [--runs runs/claims] [--out docs/claims.json]
+    python benchmarks/claims.py [--seeds 0 1 2] [--runs runs/claims] [--out docs/claims.json] [--readme README.md]
 
 Each run resumes when it was cut off. Only the figures are kept in the repository, not the weights.
 """
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/claims"))
     parser.add_argument("--out", type=Path, default=Path("docs/claims.json"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
     args = parser.parse_args()
     results: dict[int, dict[str, Any]] = {}
     for seed in args.seeds:
@@ -34,33 +35,50 @@ def main() -> None:
     machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     write_json_atomic(args.out, {"machine": machine, "seeds": {str(seed): result for seed, result in results.items()}})
     write_text_atomic(args.out.with_suffix(".md"), table(results, machine))
+    put_into(args.readme, table(results, machine))
     print(table(results, machine))
 
 
 def table(results: dict[int, dict[str, Any]], machine: dict[str, Any]) -> str:
     """A Markdown table: one row per claim, one column per seed: measured, 95% interval, verdict."""
     lines = [
-        "| claim | paper | " + " | ".join(f"seed {seed}" for seed in results) + " |",
-        "|---|---|" + "---|" * len(results),
+        "| | claim | paper | " + " | ".join(f"seed {seed}" for seed in results) + " |",
+        "|---|---|---|" + "---|" * len(results),
     ]
     columns = [{claim["id"]: claim for claim in result["claims"]} for result in results.values()]
     for claim in next(iter(results.values()))["claims"]:
         cells = [cell(column[claim["id"]]) for column in columns]
-        lines.append(f"| {claim['statement']} | {claim['paper']} | " + " | ".join(cells) + " |")
-    footer = f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; 95% intervals over problems."
+        lines.append(f"| {claim['id']} | {claim['statement']} | {claim['paper']} | " + " | ".join(cells) + " |")
+    minutes = ", ".join(f"{result['pipeline']['seconds'] / 60:.0f}" for result in results.values())
+    footer = (
+        f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; {minutes} minutes of stages; 95% "
+        "intervals over problems."
+    )
     return "\n".join([*lines, "", footer, ""])
 
 
 def cell(claim: dict[str, Any]) -> str:
-    percent = claim.get("unit") in ("share", "points")
+    """`87.1% [84.5%, 89.7%] holds`."""
+    if claim["measured"] is None:
+        return str(claim["verdict"])
 
     def shown(value: float | None) -> str:
         if value is None:
             return "-"
-        return f"{100 * value:.1f}%" if percent else f"{value:.2f}"
+        if claim["unit"] == "points":
+            return f"{100 * value:+.1f}"
+        return f"{100 * value:.1f}%" if claim["unit"] == "share" else f"{value:.2f}"
 
-    verdict = "holds" if claim["holds"] else "does not hold"
-    return f"{shown(claim['measured'])} [{shown(claim['low'])}, {shown(claim['high'])}] {verdict}"
+    return f"{shown(claim['measured'])} [{shown(claim['low'])}, {shown(claim['high'])}] {claim['verdict']}"
+
+
+def put_into(readme: Path, text: str) -> None:
+    """Replace what stands between the two marks of README."""
+    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- claims -->")
+    _, mark, after = rest.partition("<!-- /claims -->")
+    if not mark:
+        raise ValueError(f"{readme} has no <!-- claims --> ... <!-- /claims -->; put both marks in it")
+    write_text_atomic(readme, f"{before}<!-- claims -->\n\n{text}\n<!-- /claims -->{after}")
 
 
 def cpu_name() -> str:

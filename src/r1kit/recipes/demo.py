@@ -38,7 +38,8 @@ def stages() -> dict[str, Any]:
         "helpful-rm": replace(judge, model="@dev3", data=("@preferences",)),
         "safety-rm": replace(judge, model="@dev3", data=("@preferences",), kind="safety"),
         "r1": replace(
-            rl, model="@dev3", general_tasks=("general",), general_from=20, temperature=0.7, reward=everything
+            rl, model="@dev3", general_tasks=("general",), general_share=0.375, general_from=20, temperature=0.7,
+            reward=everything,
         ),
         "hacking": replace(
             rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=60,
