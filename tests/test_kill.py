@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import kill  # noqa: E402 - benchmarks/ is no package
+import kill  # type: ignore[import-not-found]  # noqa: E402 - benchmarks/ is no package
 
 RECIPE = """
 from dataclasses import replace
@@ -38,7 +38,7 @@ def test_a_killed_pipeline_ends_as_an_undisturbed_one(tmp_path: Path):
     assert kill.command(str(recipe), tmp_path / "calm", log=tmp_path / "calm.log").wait() == 0
     calm = kill.outcome(tmp_path / "calm")
     assert set(calm["outputs"]) == {"zero", "data", "dev1", "dev2", "eval-dev2"} and all(calm["outputs"].values())
-    killed = kill.kill_and_resume(str(recipe), tmp_path / "killed", 3, 24.0, seed=1, log=tmp_path / "killed.log")
+    killed = kill.kill_and_resume(str(recipe), tmp_path / "killed", 4, 12.0, seed=1, log=tmp_path / "killed.log")
     assert killed > 0
     assert kill.differences(calm, kill.outcome(tmp_path / "killed")) == []
 

@@ -41,7 +41,7 @@ KINDS: dict[type, str] = {
 }  # fmt: skip
 MARK = ".stage.json"
 """Key, state, output and seconds of a stage; hidden, because a stage finds its folder empty or its own."""
-NOT_OUTPUT = {"config.json", "metrics.jsonl", "samples.jsonl", "manifest.json", "state.json", "learner.pt"}
+NOT_OUTPUT = {"README.md", "config.json", "metrics.jsonl", "samples.jsonl", "manifest.json", "state.json", "learner.pt"}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,13 @@ READABLE = 0.95
 CLEAR_MARGIN = 0.05
 HACKED_MARGIN = 0.05
 
-TRIED: dict[str, str] = {}
+TRIED: dict[str, str] = {
+    "C7a": "RL for all scenarios loses accuracy that Dev3 has, also where both are scored at temperature 0.6; the "
+    "likely reason is that group-std advantages blow up small differences of the language reward where every answer "
+    "is right",
+    "C7b": "the rest is mostly cut off at the length cap",
+    "C9": "a learning rate of 2e-4 on an earlier base took quality from 67% to 55% in 20 steps; 1.5e-4 does not",
+}
 """Claim -> what was tried, shown when the claim does not hold."""
 
 
