@@ -24,9 +24,9 @@ CLEAR_MARGIN = 0.05
 HACKED_MARGIN = 0.05
 
 TRIED: dict[str, str] = {
-    "C7a": "RL for all scenarios loses accuracy that Dev3 has, also where both are scored at temperature 0.6; the "
-    "likely reason is that group-std advantages blow up small differences of the language reward where every answer "
-    "is right",
+    "C7a": "RL for all scenarios loses accuracy that Dev3 has, also where both are scored at temperature 0.6; "
+    "advantages without the group's std lose it too, a third of the learning rate keeps it and gains nothing in 40 "
+    "steps",
     "C7b": "the rest is mostly cut off at the length cap",
     "C9": "a learning rate of 2e-4 on an earlier base took quality from 67% to 55% in 20 steps; 1.5e-4 does not",
 }
