@@ -13,7 +13,7 @@ help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
 		while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
 
-demo: $(VENV)/.installed ## from the shipped base model to R1-Zero and a report, offline, minutes on 2 CPU cores
+demo: $(VENV)/.installed ## the whole recipe on the shipped base: R1-Zero, R1, students, a report; offline, half an hour on 2 CPU cores
 	$(BIN)/r1kit run demo
 
 test: $(VENV)/.installed-dev ## the test suite
@@ -24,7 +24,7 @@ lint: $(VENV)/.installed-dev ## ruff and basedpyright
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-claims: $(VENV)/.installed ## the demo with more seeds; takes long
+claims: $(VENV)/.installed ## the demo with three seeds; takes long
 	$(BIN)/python benchmarks/claims.py
 
 clean: ## remove .venv and caches; runs/ is kept
