@@ -1,4 +1,4 @@
-"""The demo's recipe with a few steps and samples a stage: does everything work? About a minute."""
+"""The demo's recipe with a few steps and samples a stage: does everything work? Half a minute."""
 
 from __future__ import annotations
 
