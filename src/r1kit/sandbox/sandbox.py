@@ -159,7 +159,7 @@ class Sandbox:
 
 
 class Running:
-    """A run that was started. Exactly one call of `wait` or `kill` ends it."""
+    """A run that was started. Exactly one call of `wait` or `stop` ends it."""
 
     def __init__(self, sandbox: Sandbox, worker: _Worker | None, fetch: list[str], seconds: float, fault: str) -> None:
         self._sandbox, self._worker, self._fetch, self._seconds, self._fault = sandbox, worker, fetch, seconds, fault
@@ -189,11 +189,13 @@ class Running:
             files={name: data for name, there, data in made if there},
         )
 
-    def kill(self) -> None:
-        """End it now; its worker goes with it."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.end()
+    def stop(self) -> Ran:
+        """End it now, in whatever state it is. The Ran is `refused` when it had not ended by itself."""
+        if self._worker is not None:
+            with contextlib.suppress(OSError):
+                self._worker.socket.sendall(b"k")
+        self._seconds = time.monotonic() - self._started + GRACE_SECONDS
+        return self.wait()
 
 
 def _refused(reason: str) -> Ran:

@@ -54,7 +54,9 @@ def main() -> None:
     isolated = setup["walls"] != "none"
     while True:
         try:
-            _, channels, _, _ = socket.recv_fds(control, 1, 1)
+            kind, channels, _, _ = socket.recv_fds(control, 1, 1)
+            if kind == b"k":  # for a run that has ended meanwhile
+                continue
             request, blobs = frames.receive(control)
         except (EOFError, ConnectionError):
             return
@@ -185,10 +187,10 @@ def one_run(
         finally:
             os._exit(0)
     theirs.close()
-    if control in select.select([ours, control], [], [])[0]:  # nobody waits for this run any more
+    ready = select.select([ours, control], [], [])[0]
+    if ours not in ready:  # nobody waits for this run any more: b"k", or the end of the host
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os._exit(0)
+        control.recv(1)
     try:
         reply, outputs = frames.receive(ours)
     except (EOFError, ConnectionError):

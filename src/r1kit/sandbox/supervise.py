@@ -219,6 +219,8 @@ def _become(
     """In the child: take the limits and turn into the program. Never returns."""
     try:
         os.setsid()
+        if not nested:
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         wanted = [pipes[0][0], pipes[1][1], pipes[2][1], *channels[:1]]
         high = [os.dup2(descriptor, 20 + place, False) for place, descriptor in enumerate(wanted)]
         for place, descriptor in enumerate(high):

@@ -1,0 +1,342 @@
+"""The accuracy reward for code (R1 section 2.2): does the program pass the tests? Nothing of it runs outside a sandbox.
+
+Expected values and checkers never enter the model's process: its outputs and return values come here as plain data and
+are compared on this side, so ending early, patching built-ins or overriding `==` gains nothing. A failure of the
+program is wrong; a failure of the sandbox, or of the tests themselves, is undecided.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import socket
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from r1kit.rewards.code_tests import CodeTests, Language, code_fault, read_tests
+from r1kit.sandbox import Limits, Ran, Sandbox
+from r1kit.sandbox import data as plain
+from r1kit.types import Score, Verdict
+
+FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
+NAMES: dict[str, tuple[str, ...]] = {
+    "python": ("python", "py", "python3"),
+    "cpp": ("cpp", "c++", "cc", "cxx"),
+    "javascript": ("javascript", "js", "node"),
+}
+TOOL: dict[str, str] = {"cpp": "g++", "javascript": "node"}
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+MAX_CODE_CHARS = 200_000
+SANDBOX_FOLDER = Path(plain.__file__).parent
+COMPILE = Limits(seconds=30, wall_seconds=60, memory_mb=1024, file_mb=64)
+
+
+class CodeVerdict(NamedTuple):
+    verdict: Verdict
+    reason: str
+    passed: int = 0
+    total: int = 0
+
+
+_shared: list[Sandbox] = []
+_shared_lock = threading.Lock()
+
+
+def shared_sandbox() -> Sandbox:
+    """The sandbox of this process, started on first use. SandboxUnavailable where there is no isolation."""
+    with _shared_lock:
+        if not _shared:
+            _shared.append(Sandbox())
+        return _shared[0]
+
+
+def extract_code(text: str, language: Language) -> str | None:
+    """The last block of code in `language` after the thought; else the last block of no language. None: there is none."""
+    text = text.rpartition("</think>")[2]
+    blocks = [(name.lower(), code) for _, name, code in FENCE.findall(text)]
+    for names in (NAMES[language], ("",)):
+        for name, code in reversed(blocks):
+            if name in names:
+                return code
+    return None
+
+
+def score_code(text: str, gold: Any, sandbox: Sandbox | None = None, *, share: bool = False) -> Score:
+    """Score a completion by the tests in `gold` (see read_tests). The reward is 1 for right, else 0.
+
+    With `share` it is the share of tests passed; the verdict stays right only when all are.
+    """
+    if fault := code_fault(gold):
+        return Score(0.0, "undecided", f"gold {fault}")
+    tests = read_tests(gold)
+    code = extract_code(text, tests.language)
+    if code is None or not code.strip():
+        return Score(0.0, "wrong", f"no ```{tests.language} block that is closed")
+    judged = grade_code(code, tests, sandbox)
+    passed = judged.passed / judged.total if judged.total else 0.0
+    reward = float(judged.verdict == "right")
+    if share and judged.verdict == "wrong":
+        reward = passed
+    return Score(reward, judged.verdict, judged.reason, code, {"accuracy": reward, "tests_passed": passed})
+
+
+def grade_code(code: str, tests: CodeTests, sandbox: Sandbox | None = None) -> CodeVerdict:
+    """Run `code` against `tests`. Safe to call from many threads."""
+    if len(code) > MAX_CODE_CHARS:
+        return CodeVerdict("wrong", f"the program is longer than {MAX_CODE_CHARS} characters", 0, tests.count)
+    tool = TOOL.get(tests.language)
+    if tool is not None and shutil.which(tool) is None:
+        return CodeVerdict("undecided", f"{tests.language} needs {tool}, which is not installed", 0, tests.count)
+    sandbox = sandbox or shared_sandbox()
+    if tests.asserts:
+        return _by_asserts(code, tests, sandbox)
+    if tests.calls:
+        return _by_calls(code, tests, sandbox)
+    return _by_output(code, tests, sandbox)
+
+
+def _clock(seconds: float) -> float:
+    """The limit by the clock that goes with one of processor time: room for a busy machine."""
+    return 2 * seconds + 2
+
+
+def _limits(tests: CodeTests, seconds: float) -> Limits:
+    limits = Limits(seconds=seconds, wall_seconds=_clock(seconds), memory_mb=tests.memory_mb)
+    # V8 reserves gigabytes of addresses, and its threads' stacks follow the limit of the main one.
+    return replace(limits, address_space=False, stack_mb=8) if tests.language == "javascript" else limits
+
+
+def _fault(ran: Ran) -> str:
+    """Why a run that did not end well did not."""
+    last = (ran.stderr.strip().splitlines() or [""])[-1][:200]
+    if ran.status == "error":
+        return f"exit code {ran.returncode}{': ' if last else ''}{last}"
+    return {"timeout": "time limit", "memory": "memory limit", "output": "output limit"}.get(ran.status, ran.reason)
+
+
+def _by_output(code: str, tests: CodeTests, sandbox: Sandbox) -> CodeVerdict:
+    """Each test is a run of its own: standard input in, standard output compared here."""
+    total, passed, first = tests.count, 0, ""
+    deadline = time.monotonic() + tests.total_seconds
+    built = _build(code, tests, sandbox)
+    if isinstance(built, CodeVerdict):
+        return built
+    command, files = built
+    for number, (given, expected) in enumerate(tests.stdio, 1):
+        if time.monotonic() > deadline:
+            first = first or f"test {number}: total time limit of {tests.total_seconds:g} s"
+            break
+        ran = sandbox.run(command, files, given, limits=_limits(tests, tests.seconds))
+        if ran.status == "refused":
+            return CodeVerdict("undecided", f"sandbox: {ran.reason}", passed, total)
+        fault = _fault(ran) if ran.status != "ok" else ""
+        if not fault and tests.checker:
+            fault, broken = _ask_checker(tests, given, expected, ran.stdout, sandbox)
+            if broken:
+                return CodeVerdict("undecided", broken, passed, total)
+        elif not fault and not same_output(ran.stdout, expected, tests.tolerance):
+            fault = f"printed {_short(ran.stdout)}, expected {_short(expected)}"
+        passed += not fault
+        first = first or (f"test {number}: {fault}" if fault else "")
+    return _counted(passed, total, first)
+
+
+def _build(code: str, tests: CodeTests, sandbox: Sandbox) -> tuple[list[str], dict[str, str | bytes]] | CodeVerdict:
+    if tests.language == "python":
+        return ["python", "main.py"], {"main.py": code}
+    if tests.language == "javascript":
+        return ["node", "main.js"], {"main.js": code}
+    command = ["g++", "-O2", "-std=c++17", "-o", "main", "main.cpp"]
+    ran = sandbox.run(command, {"main.cpp": code}, fetch=["main"], limits=COMPILE)
+    if ran.status == "refused":
+        return CodeVerdict("undecided", f"sandbox: {ran.reason}", 0, tests.count)
+    if "main" not in ran.files or ran.status != "ok":
+        error = next((line for line in ran.stderr.splitlines() if "error" in line), _fault(ran))
+        return CodeVerdict("wrong", f"does not compile: {error[:200]}", 0, tests.count)
+    return ["./main"], {"main": ran.files["main"]}
+
+
+def same_output(printed: str, expected: str, tolerance: float) -> bool:
+    """Token by token; tokens are equal as text, or as numbers within `tolerance` where the expected one is decimal."""
+    given, wanted = printed.split(), expected.split()
+    if len(given) != len(wanted):
+        return False
+    return all(a == b or _close(a, b, tolerance) for a, b in zip(given, wanted, strict=True))
+
+
+def _close(given: str, wanted: str, tolerance: float) -> bool:
+    if wanted.lstrip("+-").isdigit() or len(given) > 400:
+        return False
+    if NUMBER.fullmatch(given) is None or NUMBER.fullmatch(wanted) is None:
+        return False
+    return same_number(float(given), float(wanted), tolerance)
+
+
+def same_number(given: float, wanted: float, tolerance: float) -> bool:
+    return math.isfinite(given) and abs(given - wanted) <= tolerance * max(1.0, abs(wanted))
+
+
+def _ask_checker(tests: CodeTests, given: str, expected: str, printed: str, sandbox: Sandbox) -> tuple[str, str]:
+    """What the checker says against the output, and what is wrong with the checker itself; both empty: accepted.
+
+    A checker is a Python program run as `checker.py input.txt output.txt expected.txt`: exit code 0 accepts, 1 and 2
+    reject (testlib), any other code is its own failure.
+    """
+    files = {"checker.py": tests.checker, "input.txt": given, "output.txt": printed, "expected.txt": expected}
+    command = ["python", "checker.py", "input.txt", "output.txt", "expected.txt"]
+    ran = sandbox.run(command, files, limits=_limits(tests, tests.seconds))
+    if ran.status == "ok":
+        return "", ""
+    # A traceback ends with code 1 too: it is the checker's failure, not its verdict.
+    if ran.status == "error" and ran.returncode in (1, 2) and "Traceback (most recent call last)" not in ran.stderr:
+        return f"the checker rejects {_short(printed)}: {_short(ran.stderr or ran.stdout)}", ""
+    return "", f"checker: {_fault(ran)}"
+
+
+def _source(name: str) -> str:
+    return (SANDBOX_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _start_program(code: str, tests: CodeTests, sandbox: Sandbox, channel: socket.socket) -> Any:
+    files = {"solution.py": code, "driver.py": _source("driver.py"), "data.py": _source("data.py")}
+    return sandbox.start(
+        ["python", "driver.py"], files, limits=_limits(tests, tests.total_seconds), channel=channel
+    )  # fmt: skip
+
+
+def _by_calls(code: str, tests: CodeTests, sandbox: Sandbox) -> CodeVerdict:
+    """One process answers all calls; it is given arguments only, and its answers are compared here."""
+    ours, theirs = socket.socketpair()
+    passed, first, total = 0, "", tests.count
+    deadline = time.monotonic() + _clock(tests.total_seconds)
+    with ours:
+        with theirs:
+            program = _start_program(code, tests, sandbox, theirs)
+        ending = ""
+        for number, (arguments, expected) in enumerate(tests.calls, 1):
+            request = {"do": "call", "name": tests.entry_point, "args": arguments, "kwargs": {}}
+            ours.settimeout(max(0.05, min(_clock(tests.seconds), deadline - time.monotonic())))
+            try:
+                ours.sendall(plain.dumps(request))
+                answer = plain.loads(_line(ours), lambda _: NotData())
+                fault = _compare(answer, expected, tests.tolerance)
+            except TimeoutError:
+                ending = "time limit"
+            except (EOFError, ConnectionError):
+                ending = "the program ended before it answered"
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                fault = f"the answer is no data: {type(error).__name__}"
+            if ending:
+                first = first or f"test {number}: {ending}"
+                break
+            passed += not fault
+            first = first or (f"test {number}: {fault}" if fault else "")
+    ran = program.wait() if ending and ending != "time limit" else program.stop()
+    if ending and ending != "time limit":
+        if ran.status == "refused":
+            return CodeVerdict("undecided", f"sandbox: {ran.reason}", passed, total)
+        first = f"{first} ({_fault(ran) or 'exit code 0'})"
+    return _counted(passed, total, first)
+
+
+class NotData:
+    """An object that the program returned and that is no plain data: equal to nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+
+def _line(source: socket.socket) -> bytes:
+    """One line of at most MAX_LINE bytes. The timeout is for all of it."""
+    deadline = time.monotonic() + (source.gettimeout() or 0.0)
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        source.settimeout(max(0.01, deadline - time.monotonic()))
+        piece = source.recv(1 << 16)
+        if not piece:
+            raise EOFError
+        data += piece
+        if len(data) > plain.MAX_LINE:
+            raise ValueError("the answer is too long")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return bytes(data)
+
+
+def _compare(answer: Any, expected: Any, tolerance: float) -> str:
+    """Empty when the answer holds the expected value, else what is different."""
+    if "error" in answer:
+        return f"{answer['error']}: {str(answer.get('text', ''))[:200]}"
+    if same_value(answer["value"], expected, tolerance):
+        return ""
+    return f"returned {_short(repr(answer['value']))}, expected {_short(repr(expected))}"
+
+
+def same_value(given: Any, expected: Any, tolerance: float) -> bool:
+    """Equality of plain data. JSON has no tuples and no keys but text, so those of an answer count as such."""
+    if isinstance(expected, bool) or isinstance(given, bool):
+        return given is expected
+    if isinstance(expected, (int, float)) and isinstance(given, (int, float)):
+        if isinstance(expected, int) and isinstance(given, int):
+            return given == expected
+        try:
+            return same_number(float(given), float(expected), tolerance)
+        except OverflowError:
+            return False
+    if isinstance(expected, (list, tuple)) and isinstance(given, (list, tuple)):
+        pairs = zip(given, expected, strict=False)
+        return len(given) == len(expected) and all(same_value(a, b, tolerance) for a, b in pairs)
+    if isinstance(expected, dict) and isinstance(given, dict):
+        named = {str(key): value for key, value in given.items()}
+        wanted = {str(key): value for key, value in expected.items()}
+        if len(named) != len(given) or named.keys() != wanted.keys():
+            return False
+        return all(same_value(named[key], wanted[key], tolerance) for key in wanted)
+    return type(given) is type(expected) and bool(given == expected)
+
+
+def _by_asserts(code: str, tests: CodeTests, sandbox: Sandbox) -> CodeVerdict:
+    """Two sandboxes joined by a socket: the test code in one, the program in the other."""
+    theirs, ours = socket.socketpair()
+    problem = {"setup": tests.setup, "tests": tests.asserts, "entry_point": tests.entry_point}
+    files = {"checker.py": _source("checker.py"), "data.py": _source("data.py")}
+    limits = _limits(tests, tests.total_seconds)
+    with ours, theirs:
+        program = _start_program(code, tests, sandbox, theirs)
+        checking = sandbox.start(
+            ["python", "checker.py"], files, json.dumps(problem), limits=limits, channel=ours
+        )  # fmt: skip
+    checked = checking.wait()
+    ran = program.stop()
+    total = tests.count
+    if checked.status == "refused":
+        return CodeVerdict("undecided", f"sandbox: {checked.reason}", 0, total)
+    if checked.status == "timeout":
+        return CodeVerdict("wrong", "time limit", 0, total)
+    if checked.status != "ok":
+        return CodeVerdict("undecided", f"the tests failed to run: {_fault(checked)}", 0, total)
+    report = json.loads(checked.stdout.strip().splitlines()[-1])
+    if report["broken"]:
+        return CodeVerdict("undecided", f"the tests are broken: {report['broken']}", 0, total)
+    fault, total = report["fault"], max(report["total"], 1)
+    if "ended before it answered" in fault:
+        if ran.status == "refused" and "supervisor was killed" not in ran.reason:
+            return CodeVerdict("undecided", f"sandbox: {ran.reason}", 0, total)
+        fault = f"{fault} ({_fault(ran) or 'exit code 0'})"
+    return _counted(report["passed"], total, fault)
+
+
+def _counted(passed: int, total: int, first: str) -> CodeVerdict:
+    if passed == total and not first:
+        return CodeVerdict("right", f"{passed}/{total} tests passed", passed, total)
+    return CodeVerdict("wrong", f"{passed}/{total} tests passed; {first}", passed, total)
+
+
+def _short(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= 80 else text[:77] + "...")
