@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs, one a line)
 """Attacks on the code reward. Each program earns its point only if its attack succeeds: then it solves the problem.
 
 So `right` means an escape, a leak or a forged verdict. After each, the host's file, process and socket are looked at.
@@ -6,11 +7,9 @@ So `right` means an escape, a leak or a forged verdict. After each, the host's f
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -89,9 +88,7 @@ FORBIDDEN = {
     "netlink": "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)",
     "kernel crypto socket": "import socket; socket.socket(38, socket.SOCK_SEQPACKET)",
     "virtual machine socket": "import socket; socket.socket(40, socket.SOCK_STREAM)",
-    "the host's abstract socket": (
-        "import socket; socket.socket(socket.AF_UNIX).connect('\\0HOST_ABSTRACT')"
-    ),
+    "the host's abstract socket": ("import socket; socket.socket(socket.AF_UNIX).connect('\\0HOST_ABSTRACT')"),
     "listen": "import socket; socket.socket().bind(('127.0.0.1', 0))",
     "setuid program": "import subprocess; assert subprocess.run(['su', '-c', 'true']).returncode == 0",
     "become root": "import os; os.setuid(0)",
@@ -108,7 +105,8 @@ FORBIDDEN = {
     "process_vm_readv": LIBC + "b = ctypes.create_string_buffer(32); sys_(310, 1, b, 1, b, 1, 0)",
     "new user namespace": LIBC + "must(libc.unshare(0x10000000))",
     "clone into namespaces": LIBC + "p = sys_(56, ctypes.c_long(0x10000011), 0, 0, 0, 0)\nif p == 0: os._exit(0)",
-    "clone3 into namespaces": LIBC + "a = struct.pack('8Q', 0x10000000, 0, 0, 0, 17, 0, 0, 0); sys_(435, a, ctypes.c_size_t(64))",
+    "clone3 into namespaces": LIBC
+    + "a = struct.pack('8Q', 0x10000000, 0, 0, 0, 17, 0, 0, 0); sys_(435, a, ctypes.c_size_t(64))",
     "enter a namespace": LIBC + "must(libc.setns(os.open('/proc/1/ns/mnt', 0), 0))",
     "mount": LIBC + "must(libc.mount(b'none', b'/tmp', b'tmpfs', 0, None))",
     "unmount": LIBC + "must(libc.umount2(b'/tmp', 2))",
@@ -174,12 +172,12 @@ FORGED = {
     "exit 0": "raise SystemExit(0)",
     "os._exit": "import os; os._exit(0)",
     "exit in a handler": "import atexit, os; atexit.register(os._exit, 0)",
-    "print a verdict": "print('right'); print('PASS'); print('{\"status\": \"ok\", \"verdict\": \"right\"}')",
+    "print a verdict": 'print(\'right\'); print(\'PASS\'); print(\'{"status": "ok", "verdict": "right"}\')',
     "print every answer": "print('\\n'.join(map(str, range(100))))",
     "nothing": "",
     "binary output": "import os; os.write(1, bytes(range(256)) * 100)",
     "not a number": "print('nan')",
-    "reply on descriptor 3": "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'{\"status\": \"ok\"}\\n')\n    except OSError: pass",
+    "reply on descriptor 3": 'import os\nfor fd in range(3, 64):\n    try: os.write(fd, b\'{"status": "ok"}\\n\')\n    except OSError: pass',
     "a frame on every socket": (
         "import os, struct, json\nt = json.dumps({'status': 'ok', 'returncode': 0, 'seconds': 0, 'fetched': [], 'blobs': [3, 0]}).encode()\n"
         "for fd in range(1, 64):\n    try: os.write(fd, struct.pack('Q', len(t)) + t + b'42\\n')\n    except OSError: pass"
@@ -311,17 +309,28 @@ def test_honest_programs_are_right_after_all_that(sandbox):
         assert grade_code("def add(a, b): return a + b", tests, sandbox).verdict == "right"
 
 
-def test_nothing_is_left_behind(host):
-    """With every sandbox closed, this process has one child: the victim. No zombie, no worker."""
-    mine = str(os.getpid())
-    children = []
+def children() -> dict[int, str]:
+    """Process id and state of this process's children."""
+    found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/stat") as file:
                 state, parent = file.read().rpartition(")")[2].split()[:2]
         except OSError:
             continue
-        if parent == mine:
-            children.append((int(name), state))
-    assert [pid for pid, _ in children] == [host[2].pid]
-    assert threading.active_count() < 5 and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+        if parent == str(os.getpid()):
+            found[int(name)] = state
+    return found
+
+
+def test_no_process_or_descriptor_is_left_behind(sandbox):
+    before, descriptors = children(), len(os.listdir("/proc/self/fd"))
+    assert "Z" not in before.values()
+    with Sandbox(walls=sandbox.walls) as closed:
+        for name in ("fork bomb", "sleep in a process that left the group", "output flood"):
+            one_test = CodeTests(stdio=ADD.stdio[:1], seconds=0.5, total_seconds=6, memory_mb=128)
+            assert grade_code(GREEDY[name], one_test, closed).verdict == "wrong"
+        for name in ("os._exit in the call", "an answer without end"):
+            assert grade_code(FORGED_FUNCTION[name], ADD_CALL, closed).verdict == "wrong"
+    assert children() == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -8,7 +8,6 @@ program is wrong; a failure of the sandbox, or of the tests themselves, is undec
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import socket
@@ -56,7 +55,7 @@ def shared_sandbox() -> Sandbox:
 
 
 def extract_code(text: str, language: Language) -> str | None:
-    """The last block of code in `language` after the thought; else the last block of no language. None: there is none."""
+    """The last block in `language` after the thought; else the last block of no language. None: there is none."""
     text = text.rpartition("</think>")[2]
     blocks = [(name.lower(), code) for _, name, code in FENCE.findall(text)]
     for names in (NAMES[language], ("",)):
@@ -93,9 +92,7 @@ def grade_code(code: str, tests: CodeTests, sandbox: Sandbox | None = None) -> C
     if tool is not None and shutil.which(tool) is None:
         return CodeVerdict("undecided", f"{tests.language} needs {tool}, which is not installed", 0, tests.count)
     sandbox = sandbox or shared_sandbox()
-    if tests.asserts:
-        return _by_asserts(code, tests, sandbox)
-    if tests.calls:
+    if tests.asserts or tests.calls:
         return _by_calls(code, tests, sandbox)
     return _by_output(code, tests, sandbox)
 
@@ -174,11 +171,7 @@ def _close(given: str, wanted: str, tolerance: float) -> bool:
         return False
     if NUMBER.fullmatch(given) is None or NUMBER.fullmatch(wanted) is None:
         return False
-    return same_number(float(given), float(wanted), tolerance)
-
-
-def same_number(given: float, wanted: float, tolerance: float) -> bool:
-    return math.isfinite(given) and abs(given - wanted) <= tolerance * max(1.0, abs(wanted))
+    return plain.same_number(float(given), float(wanted), tolerance)
 
 
 def _ask_checker(tests: CodeTests, given: str, expected: str, printed: str, sandbox: Sandbox) -> tuple[str, str]:
@@ -202,133 +195,39 @@ def _source(name: str) -> str:
     return (SANDBOX_FOLDER / name).read_text(encoding="utf-8")
 
 
-def _start_program(code: str, tests: CodeTests, sandbox: Sandbox, channel: socket.socket) -> Any:
-    files = {"solution.py": code, "driver.py": _source("driver.py"), "data.py": _source("data.py")}
-    return sandbox.start(
-        ["python", "driver.py"], files, limits=_limits(tests, tests.total_seconds), channel=channel
-    )  # fmt: skip
-
-
 def _by_calls(code: str, tests: CodeTests, sandbox: Sandbox) -> CodeVerdict:
-    """One process answers all calls; it is given arguments only, and its answers are compared here."""
-    ours, theirs = socket.socketpair()
-    passed, first, total = 0, "", tests.count
-    deadline = time.monotonic() + _clock(tests.total_seconds)
-    with ours:
-        with theirs:
-            program = _start_program(code, tests, sandbox, theirs)
-        ending = ""
-        for number, (arguments, expected) in enumerate(tests.calls, 1):
-            request = {"do": "call", "name": tests.entry_point, "args": arguments, "kwargs": {}}
-            ours.settimeout(max(0.05, min(_clock(tests.seconds), deadline - time.monotonic())))
-            try:
-                ours.sendall(plain.dumps(request))
-                answer = plain.loads(_line(ours), lambda _: NotData())
-                fault = _compare(answer, expected, tests.tolerance)
-            except TimeoutError:
-                ending = "time limit"
-            except (EOFError, ConnectionError):
-                ending = "the program ended before it answered"
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                fault = f"the answer is no data: {type(error).__name__}"
-            if ending:
-                first = first or f"test {number}: {ending}"
-                break
-            passed += not fault
-            first = first or (f"test {number}: {fault}" if fault else "")
-    ran = program.wait() if ending and ending != "time limit" else program.stop()
-    if ending and ending != "time limit":
-        if ran.status == "refused":
-            return CodeVerdict("undecided", f"sandbox: {ran.reason}", passed, total)
-        first = f"{first} ({_fault(ran) or 'exit code 0'})"
-    return _counted(passed, total, first)
+    """Two sandboxes joined by a socket: the checker with the tests in one, the program in the other.
 
-
-class NotData:
-    """An object that the program returned and that is no plain data: equal to nothing."""
-
-    def __eq__(self, other: object) -> bool:
-        return False
-
-
-def _line(source: socket.socket) -> bytes:
-    """One line of at most MAX_LINE bytes. The timeout is for all of it."""
-    deadline = time.monotonic() + (source.gettimeout() or 0.0)
-    data = bytearray()
-    while not data.endswith(b"\n"):
-        source.settimeout(max(0.01, deadline - time.monotonic()))
-        piece = source.recv(1 << 16)
-        if not piece:
-            raise EOFError
-        data += piece
-        if len(data) > plain.MAX_LINE:
-            raise ValueError("the answer is too long")
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    return bytes(data)
-
-
-def _compare(answer: Any, expected: Any, tolerance: float) -> str:
-    """Empty when the answer holds the expected value, else what is different."""
-    if "error" in answer:
-        return f"{answer['error']}: {str(answer.get('text', ''))[:200]}"
-    if same_value(answer["value"], expected, tolerance):
-        return ""
-    return f"returned {_short(repr(answer['value']))}, expected {_short(repr(expected))}"
-
-
-def same_value(given: Any, expected: Any, tolerance: float) -> bool:
-    """Equality of plain data. JSON has no tuples and no keys but text, so those of an answer count as such."""
-    if isinstance(expected, bool) or isinstance(given, bool):
-        return given is expected
-    if isinstance(expected, (int, float)) and isinstance(given, (int, float)):
-        if isinstance(expected, int) and isinstance(given, int):
-            return given == expected
-        try:
-            return same_number(float(given), float(expected), tolerance)
-        except OverflowError:
-            return False
-    if isinstance(expected, (list, tuple)) and isinstance(given, (list, tuple)):
-        pairs = zip(given, expected, strict=False)
-        return len(given) == len(expected) and all(same_value(a, b, tolerance) for a, b in pairs)
-    if isinstance(expected, dict) and isinstance(given, dict):
-        named = {str(key): value for key, value in given.items()}
-        wanted = {str(key): value for key, value in expected.items()}
-        if len(named) != len(given) or named.keys() != wanted.keys():
-            return False
-        return all(same_value(named[key], wanted[key], tolerance) for key in wanted)
-    return type(given) is type(expected) and bool(given == expected)
-
-
-def _by_asserts(code: str, tests: CodeTests, sandbox: Sandbox) -> CodeVerdict:
-    """Two sandboxes joined by a socket: the test code in one, the program in the other."""
+    The program gets arguments and gives values; what it sends is read and compared under the checker's limits.
+    """
     theirs, ours = socket.socketpair()
-    problem = {"setup": tests.setup, "tests": tests.asserts, "entry_point": tests.entry_point}
-    files = {"checker.py": _source("checker.py"), "data.py": _source("data.py")}
+    problem = {"entry_point": tests.entry_point, "setup": tests.setup, "tests": tests.asserts, "calls": tests.calls}
+    problem |= {"tolerance": tests.tolerance, "patience": _clock(tests.seconds)}
     limits = _limits(tests, tests.total_seconds)
+    program_files = {"solution.py": code} | {name: _source(name) for name in ("driver.py", "data.py")}
+    checker_files = {name: _source(name) for name in ("checker.py", "data.py")}
     with ours, theirs:
-        program = _start_program(code, tests, sandbox, theirs)
-        checking = sandbox.start(
-            ["python", "checker.py"], files, json.dumps(problem), limits=limits, channel=ours
-        )  # fmt: skip
-    checked = checking.wait()
+        program = sandbox.start(["python", "driver.py"], program_files, limits=limits, channel=theirs)
+        checker = sandbox.start(
+            ["python", "checker.py"], checker_files, json.dumps(problem), limits=limits, channel=ours
+        )
+    checked = checker.wait()
     ran = program.stop()
-    total = tests.count
     if checked.status == "refused":
-        return CodeVerdict("undecided", f"sandbox: {checked.reason}", 0, total)
-    if checked.status == "timeout":
-        return CodeVerdict("wrong", "time limit", 0, total)
+        return CodeVerdict("undecided", f"sandbox: {checked.reason}", 0, tests.count)
+    if checked.status in ("timeout", "memory"):  # it spends both on what the program sends
+        return CodeVerdict("wrong", _fault(checked), 0, tests.count)
     if checked.status != "ok":
-        return CodeVerdict("undecided", f"the tests failed to run: {_fault(checked)}", 0, total)
+        return CodeVerdict("undecided", f"the tests failed to run: {_fault(checked)}", 0, tests.count)
     report = json.loads(checked.stdout.strip().splitlines()[-1])
     if report["broken"]:
-        return CodeVerdict("undecided", f"the tests are broken: {report['broken']}", 0, total)
-    fault, total = report["fault"], max(report["total"], 1)
-    if "ended before it answered" in fault:
-        if ran.status == "refused" and "supervisor was killed" not in ran.reason:
-            return CodeVerdict("undecided", f"sandbox: {ran.reason}", 0, total)
+        return CodeVerdict("undecided", f"the tests are broken: {report['broken']}", 0, tests.count)
+    fault = report["fault"]
+    if report["gone"]:
+        if ran.status == "refused" and not ran.stopped:
+            return CodeVerdict("undecided", f"sandbox: {ran.reason}", 0, report["total"])
         fault = f"{fault} ({_fault(ran) or 'exit code 0'})"
-    return _counted(report["passed"], total, fault)
+    return _counted(report["passed"], max(report["total"], 1), fault)
 
 
 def _counted(passed: int, total: int, first: str) -> CodeVerdict:

@@ -69,7 +69,9 @@ def read_tests(gold: Any) -> CodeTests:
     if language not in LANGUAGES:
         raise ValueError(f"has language {language!r}; give {', '.join(LANGUAGES)}")
     common = {"language": language}
-    common |= {key: _above_0(gold, key) for key in ("seconds", "total_seconds", "memory_mb", "tolerance") if key in gold}
+    common |= {
+        key: _above_0(gold, key) for key in ("seconds", "total_seconds", "memory_mb", "tolerance") if key in gold
+    }
     gold = _from_apps(gold)
     forms = [key for key in ("stdio", "calls", "asserts") if gold.get(key)]
     if len(forms) != 1:

@@ -1,6 +1,7 @@
 """Runs inside a sandbox of its own, away from the model's program: test code whose calls go out on descriptor 3.
 
-Reads {"setup", "tests", "entry_point"} from standard input; its last line of output is the report. What comes back
+Reads {"entry_point", "calls"} or {"entry_point", "setup", "tests"} from standard input; its last line of output is
+the report. What comes back
 from the model's program is plain data, compared here; an object of the model's is a Remote, which cannot be compared.
 """
 
@@ -9,14 +10,18 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import select
 import sys
 import types
 from typing import Any
 
 import data  # type: ignore[import-not-found]
 
-CHANNEL = open(3, "wb", buffering=0)
-READER = open(3, "rb", closefd=False)
+CHANNEL = open(3, "wb", buffering=0)  # noqa: SIM115
+READER = open(3, "rb", closefd=False)  # noqa: SIM115
+PATIENCE = [60.0]
+"""Seconds to wait for an answer."""
+GONE = "the program ended before it answered"
 
 
 class ProgramFault(Exception):
@@ -28,19 +33,21 @@ def ask(request: dict[str, Any]) -> Any:
     try:
         while rest:
             rest = rest[CHANNEL.write(rest) :]
+        if not select.select([3], [], [], PATIENCE[0])[0]:
+            raise ProgramFault("time limit")
         line = READER.readline(data.MAX_LINE)
     except OSError as error:
-        raise ProgramFault("the program ended before it answered") from error
+        raise ProgramFault(GONE) from error
     if not line.endswith(b"\n"):
-        raise ProgramFault("the program ended before it answered" if not line else "the answer is too long")
+        raise ProgramFault(GONE if not line else "the answer is too long")
     try:
         answer = data.loads(line, Remote)
         if "error" not in answer:
             return answer["value"]
         name, text = str(answer["error"]), str(answer.get("text", ""))
-    except (ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise ProgramFault(f"the answer is no data: {type(error).__name__}") from error
-    kind = builtins.__dict__.get(name)
+    except (ValueError, TypeError, LookupError) as error:
+        raise ProgramFault(f"the answer is no data: {str(error)[:80]}") from error
+    kind: Any = builtins.__dict__.get(name)
     is_exception = isinstance(kind, type) and issubclass(kind, Exception) and kind is not AssertionError
     try:
         fault = kind(text) if is_exception else RuntimeError(f"{name}: {text}")
@@ -96,11 +103,42 @@ def _number(value: Any) -> int:
 
 def main() -> None:
     problem = json.load(sys.stdin)
+    PATIENCE[0] = problem["patience"]
+    report = by_calls(problem) if problem["calls"] else by_asserts(problem)
+    report["gone"] = GONE in report["fault"]
+    sys.stdout.write("\n" + json.dumps(report) + "\n")
+
+
+def by_calls(problem: dict[str, Any]) -> dict[str, Any]:
+    passed, fault = 0, ""
+    entry = Remote(problem["entry_point"])
+    for number, (arguments, expected) in enumerate(problem["calls"], 1):
+        try:
+            value = entry(*arguments)
+            if data.same_value(value, expected, problem["tolerance"]):
+                passed += 1
+            else:
+                fault = fault or f"call {number}: returned {short(value)}, expected {short(expected)}"
+        except Exception as error:
+            fault = fault or f"call {number}: {type(error).__name__}: {str(error)[:200]}"
+            if isinstance(error, ProgramFault):
+                break
+    return {"passed": passed, "total": len(problem["calls"]), "fault": fault, "broken": ""}
+
+
+def short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, or brackets too deep
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def by_asserts(problem: dict[str, Any]) -> dict[str, Any]:
+    """Every statement of the tests' top level is one test, definitions and imports apart."""
     module = types.ModuleType("tests")
     sys.modules["tests"] = module
     names: dict[str, Any] = module.__dict__
-    passed = total = 0
-    fault = broken = ""
     try:
         bind(names, ast.parse(problem["setup"]), "")
         exec(compile(problem["setup"], "setup.py", "exec", dont_inherit=True), names)
@@ -109,22 +147,24 @@ def main() -> None:
         bind(names, tree, entry)
         if entry and any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body):
             tree.body += ast.parse(f"check({entry})").body
+    except ProgramFault as error:
+        return {"passed": 0, "total": 1, "fault": f"setup: {error}", "broken": ""}
     except BaseException as error:
-        broken, tree = f"{type(error).__name__}: {error}"[:300], ast.Module([], [])
+        return {"passed": 0, "total": 1, "fault": "", "broken": f"{type(error).__name__}: {error}"[:300]}
+    passed, total, fault = 0, sum(is_test(node) for node in tree.body), ""
     for node in tree.body:
-        counted = isinstance(node, (ast.Assert, ast.Expr, ast.For, ast.With, ast.Try))
-        total += counted
         try:
             exec(compile(ast.Module([node], []), "tests.py", "exec", dont_inherit=True), names)
-            passed += counted
+            passed += is_test(node)
         except BaseException as error:
             fault = fault or f"{ast.unparse(node)[:120]}: {type(error).__name__}: {str(error)[:120]}"
-            total += not counted
             if isinstance(error, ProgramFault):
-                total += sum(isinstance(later, ast.Assert) for later in tree.body[tree.body.index(node) + 1 :])
                 break
-    report = {"passed": passed, "total": total, "fault": fault, "broken": broken}
-    sys.stdout.write("\n" + json.dumps(report) + "\n")
+    return {"passed": passed, "total": total, "fault": fault, "broken": ""}
+
+
+def is_test(node: ast.stmt) -> bool:
+    return isinstance(node, (ast.Assert, ast.Expr, ast.For, ast.While, ast.With, ast.Try, ast.If))
 
 
 def bind(names: dict[str, Any], tree: ast.Module, entry: str) -> None:

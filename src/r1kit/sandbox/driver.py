@@ -26,7 +26,7 @@ def main() -> None:
     sys.modules["solution"] = module
     objects: list[Any] = []
     with open(3, "wb", buffering=0) as channel:
-        reader = open(3, "rb", closefd=False)
+        reader = open(3, "rb", closefd=False)  # noqa: SIM115
         error = load(module)
         for line in reader:
             try:

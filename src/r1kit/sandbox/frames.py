@@ -1,4 +1,7 @@
-"""Messages on a stream socket: a JSON header and byte strings. Standard library only: spawner.py loads it by its path."""
+"""Messages on a stream socket: a JSON header and byte strings.
+
+Standard library only: spawner.py loads it by its path.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,16 @@ class Limits:
     open_files: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "wall_seconds", "memory_mb", "stack_mb", "processes", "output_bytes", "file_mb", "open_files"):
+        for name in (
+            "seconds",
+            "wall_seconds",
+            "memory_mb",
+            "stack_mb",
+            "processes",
+            "output_bytes",
+            "file_mb",
+            "open_files",
+        ):
             value = getattr(self, name)
             if not value > 0:
                 raise ValueError(f"{name} is {value}; give a limit above 0")
@@ -55,5 +64,7 @@ class Ran:
     """By the clock."""
     reason: str = ""
     """Why it was refused."""
+    stopped: bool = False
+    """Refused because `Running.stop` ended it."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """The files asked for with `fetch`, where the program made them."""

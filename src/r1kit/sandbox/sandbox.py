@@ -61,6 +61,7 @@ class Sandbox:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._closed = False
+        self.walls: Walls
         self.walls, first = self._choose("none" if unsafe else walls)
         self._idle.append(first)
         atexit.register(self.close)
@@ -116,7 +117,7 @@ class Sandbox:
         request = {"command": list(command), "limits": asdict(used), "files": list(files), "fetch": list(fetch)}
         blobs.append(stdin.encode("utf-8", "surrogatepass"))
         worker, fault = None, ""
-        for _ in range(2):  # an idle worker may have died meanwhile: the second one is new
+        for _ in range(2):  # a worker may have died meanwhile
             try:
                 worker = self._take()
                 worker.ask(request, blobs, channel)
@@ -132,8 +133,11 @@ class Sandbox:
         with self._lock:
             if self._closed:
                 raise OSError("the sandbox is closed")
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.process.poll() is None:
+                    return worker
+                worker.end()
         return _Worker(self.walls, self._visible)
 
     def _give_back(self, worker: _Worker) -> None:
@@ -178,7 +182,7 @@ class Running:
             return _refused(f"the sandbox's worker gave no answer: {error or type(error).__name__}")
         self._sandbox._give_back(worker)
         if header["status"] == "refused":
-            return _refused(header["reason"])
+            return _refused(header["reason"], header.get("stopped", False))
         made = zip(self._fetch, header["fetched"], blobs[2:], strict=True)
         return Ran(
             header["status"],
@@ -198,8 +202,8 @@ class Running:
         return self.wait()
 
 
-def _refused(reason: str) -> Ran:
-    return Ran("refused", -1, "", "", 0.0, reason=reason)
+def _refused(reason: str, stopped: bool = False) -> Ran:
+    return Ran("refused", -1, "", "", 0.0, reason=reason, stopped=stopped)
 
 
 class _Worker:

@@ -1,8 +1,9 @@
 """The process inside the walls that starts programs: one fork per run, each in namespaces of its own.
 
-`python spawner.py JSON`, which names the descriptor of the control socket. A request is one byte (with a descriptor for the program's
-channel where there is one), a frame of JSON and the files' bytes; the reply is a frame and the outputs' bytes.
-Standard library only. What the program reads and writes never touches the control socket: this process reports.
+`python spawner.py JSON`, which names the descriptor of the control socket. A request is one byte (with a descriptor for
+the program's channel where there is one), a frame of JSON and the files' bytes; the reply is a frame and the outputs'
+bytes. The byte `k` ends the run in progress. Standard library only. What the program reads and writes never touches
+the control socket: this process reports.
 """
 
 from __future__ import annotations
@@ -190,7 +191,9 @@ def one_run(
     ready = select.select([ours, control], [], [])[0]
     if ours not in ready:  # nobody waits for this run any more: b"k", or the end of the host
         os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         control.recv(1)
+        return {"status": "refused", "reason": "it was stopped", "stopped": True}, []
     try:
         reply, outputs = frames.receive(ours)
     except (EOFError, ConnectionError):

@@ -206,9 +206,10 @@ def _fetch(path: str, most: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
         data = file.read(most + 1)
     return data if len(data) <= most else None
 
@@ -289,11 +290,12 @@ def _run_python(arguments: list[str]) -> int:
     sys.path[:] = [os.getcwd(), *(path for path in sys.path if path.startswith(sys.base_prefix))]
     sys.argv[:] = arguments
     threading.stack_size(8 << 20)  # by default a thread would have the main thread's large one
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False, buffering=buffering)
+    sys.stdin, sys.stdout, sys.stderr = (  # open as long as the program runs
+        open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False, buffering=buffering)  # noqa: SIM115
         for number, mode, buffering in ((0, "r", -1), (1, "w", -1), (2, "w", 1))
     )
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    output = sys.stdout
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     code = 0
@@ -306,13 +308,16 @@ def _run_python(arguments: list[str]) -> int:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         if code == 1 and not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        inside = error.__traceback__.tb_next if error.__traceback__ else None
+        traceback.print_exception(type(error), error, inside)
         code = 1
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-    except BaseException:
+        for file in (sys.stdout, output):
+            if file is not None and not file.closed:
+                file.flush()
+    except BaseException:  # Python's own code for outputs that cannot be written
         return 120
     return code & 0xFF
