@@ -23,7 +23,7 @@ from r1kit.rewards.code_tests import read_tests
 from r1kit.sandbox import Limits, Sandbox
 
 PYTHON = "a, b = map(int, input().split())\nprint(a + b)\n"
-CPP = "#include <cstdio>\nint main() { int a, b; scanf(\"%d %d\", &a, &b); printf(\"%d\\n\", a + b); }\n"
+CPP = '#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }\n'
 JAVASCRIPT = "const [a, b] = require('fs').readFileSync(0, 'utf8').split(' ').map(Number)\nconsole.log(a + b)\n"
 
 

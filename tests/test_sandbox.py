@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -162,6 +164,44 @@ def test_an_idle_worker_that_died_is_replaced(sandbox):
 def test_unknown_programs_are_errors(sandbox):
     ran = sandbox.run(["no-such-program"])
     assert (ran.status, ran.returncode) == ("error", 127)
+
+
+def test_every_layer_is_on(isolated):
+    """Attacks fail at the first layer they meet; this looks at each one."""
+    status = dict(
+        line.split(":\t", 1)
+        for line in python(isolated, "print(open('/proc/self/status').read())").stdout.split("\n")
+        if ":\t" in line
+    )
+    assert [int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
+    assert (status["NoNewPrivs"], status["Seccomp"], status["Uid"].split()[0] != "0") == ("1", "2", True)
+    mounts = python(isolated, "print(open('/proc/self/mounts').read())").stdout.strip().splitlines()
+    writable = {line.split()[1] for line in mounts if "rw" in line.split()[3].split(",")}
+    assert writable <= {"/tmp", "/dev/shm", "/proc"} | {line for line in writable if line.startswith("/dev/")}
+    namespaces = (
+        "import os; print(*(os.stat(f'/proc/self/ns/{n}').st_ino for n in ('pid', 'mnt', 'net', 'ipc', 'uts', 'user')))"
+    )
+    inside = python(isolated, namespaces).stdout.split()
+    outside = [str(os.stat(f"/proc/self/ns/{name}").st_ino) for name in ("pid", "mnt", "net", "ipc", "uts", "user")]
+    assert not set(inside) & set(outside)
+
+
+def test_landlock_alone(tmp_path):
+    """In a child, where the file system has no other guard."""
+    (tmp_path / "open").mkdir()
+    source = (
+        "import sys, socket; sys.path.insert(0, sys.argv[1]); import kernel\n"
+        "kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)\nif not kernel.landlock(['open']): sys.exit(77)\n"
+        "open('open/a', 'w').write('x')\n"
+        "for act in (lambda: open('b', 'w'), lambda: open('before', 'a'), lambda: __import__('os').remove('before')):\n"
+        "    try: act()\n    except PermissionError: continue\n    sys.exit(1)\n"
+    )
+    (tmp_path / "before").write_text("x")
+    folder = os.path.dirname(os.path.abspath(module.__file__))
+    done = subprocess.run([sys.executable, "-c", source, folder], cwd=tmp_path, capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("this kernel has no Landlock")
+    assert done.returncode == 0, done.stderr
 
 
 def test_fetch_brings_no_links(isolated):

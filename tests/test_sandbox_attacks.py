@@ -22,7 +22,13 @@ ADD_CALL = CodeTests(
     calls=(([20, 22], 42), ([5, 6], 11)), entry_point="add", seconds=0.5, total_seconds=2, memory_mb=128
 )
 ADD_ASSERTS = CodeTests(
-    asserts="def check(candidate):\n    assert candidate(20, 22) == 42\n    assert abs(candidate(5, 6) - 11) < 1e-6\n",
+    asserts="def check(candidate):\n    assert candidate(20, 22) == 42\n    assert candidate(5, 6) == 11\n",
+    entry_point="add",
+    total_seconds=2,
+    memory_mb=128,
+)
+ADD_NEAR = CodeTests(
+    asserts="assert abs(add(20, 22) - 42) < 1e-6 and all(add(x, 6) == x + 6 for x in (5, 7))",
     entry_point="add",
     total_seconds=2,
     memory_mb=128,
@@ -296,7 +302,7 @@ def test_forged_output_is_wrong(name, sandbox):
     assert judged.verdict == "wrong" and judged.passed == 0, judged
 
 
-@pytest.mark.parametrize("tests", [ADD_CALL, ADD_ASSERTS], ids=["calls", "asserts"])
+@pytest.mark.parametrize("tests", [ADD_CALL, ADD_ASSERTS, ADD_NEAR], ids=["calls", "asserts", "near"])
 @pytest.mark.parametrize("name", FORGED_FUNCTION)
 def test_forged_value_is_wrong(name, tests, sandbox):
     judged = grade_code(FORGED_FUNCTION[name], tests, sandbox)
@@ -305,7 +311,7 @@ def test_forged_value_is_wrong(name, tests, sandbox):
 
 def test_honest_programs_are_right_after_all_that(sandbox):
     assert grade_code(SOLVE, ADD, sandbox).verdict == "right"
-    for tests in (ADD_CALL, ADD_ASSERTS):
+    for tests in (ADD_CALL, ADD_ASSERTS, ADD_NEAR):
         assert grade_code("def add(a, b): return a + b", tests, sandbox).verdict == "right"
 
 

@@ -230,8 +230,6 @@ def _become(
         if isolated:
             _confine(nested)
         _take_limits(request["limits"], isolated)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
         os.umask(0o022)
         command = request["command"]
         if isolated:
@@ -241,6 +239,8 @@ def _become(
         os._exit(SETUP_FAILED)
     if command[0] == "python":
         os._exit(_run_python(command[1:]))
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, for itself
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as error:
