@@ -75,7 +75,7 @@ def humaneval(sandbox: Sandbox, path: Path, threads: int) -> dict[str, float]:
     start = time.monotonic()
     with ThreadPoolExecutor(threads) as pool:
         pairs = list(pool.map(verdicts, rows))
-    found = {"problems": len(rows), "reference right": sum(good == "right" for good, _ in pairs)}
+    found: dict[str, float] = {"problems": len(rows), "reference right": sum(good == "right" for good, _ in pairs)}
     found["stub wrong"] = sum(bad == "wrong" for _, bad in pairs)
     return found | {"programs a minute": round(60 * 2 * len(rows) / (time.monotonic() - start))}
 

@@ -161,6 +161,11 @@ def test_an_idle_worker_that_died_is_replaced(sandbox):
     assert python(sandbox, "print(1)").stdout == "1\n"
 
 
+def test_a_failed_setup_is_refused(isolated):
+    ran = python(isolated, "print(1)", limits=replace(QUICK, file_mb=1 << 50))
+    assert ran.status == "refused" and ran.reason and not ran.stopped
+
+
 def test_unknown_programs_are_errors(sandbox):
     ran = sandbox.run(["no-such-program"])
     assert (ran.status, ran.returncode) == ("error", 127)

@@ -28,7 +28,7 @@ ADD_ASSERTS = CodeTests(
     memory_mb=128,
 )
 ADD_NEAR = CodeTests(
-    asserts="assert abs(add(20, 22) - 42) < 1e-6 and all(add(x, 6) == x + 6 for x in (5, 7))",
+    asserts="assert abs(add(20, 22) - 42) < 1e-6\nassert abs(add(5, 6) - 11) < 1e-6",
     entry_point="add",
     total_seconds=2,
     memory_mb=128,
@@ -198,6 +198,7 @@ FORGED = {
     "answers left by the run before": (
         "import os\nprint(open('/tmp/answers').read() if os.path.exists('/tmp/answers') else '')\nopen('/tmp/answers', 'w').write('42')"
     ),
+    "claim that the sandbox failed": "import os\nfor fd in range(2, 64):\n    try: os.write(fd, b'r1kit sandbox: OSError')\n    except OSError: pass\nos._exit(253)",
     "kill and leave": "import os; os.kill(os.getpid(), 9)",
 }
 

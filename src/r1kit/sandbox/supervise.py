@@ -24,7 +24,6 @@ from typing import Any
 import kernel  # type: ignore[import-not-found]
 
 WATCH_SECONDS = 0.05
-SETUP_FAILED = 253
 
 
 def private_mounts(file_bytes: int) -> None:
@@ -59,13 +58,15 @@ def supervise(
             file.write(data)
         os.chmod(os.path.join(folder, name), 0o755)
     pipes = [os.pipe() for _ in range(3)]
+    failed, report = os.pipe()
     started = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        _become(request, pipes, channels, isolated, nested)
-    for descriptor in (pipes[0][0], pipes[1][1], pipes[2][1], *channels):
+        _become(request, pipes, channels, report, isolated, nested)
+    for descriptor in (pipes[0][0], pipes[1][1], pipes[2][1], report, *channels):
         os.close(descriptor)
     watch = _Watch(pid, pipes[0][1], pipes[1][0], pipes[2][0], limits, nested)
+    reason = ""
     status, code = watch.until_end(stdin, started + limits["wall_seconds"])
     fetched = [_fetch(os.path.join(folder, name), limits["file_mb"] << 20) for name in request["fetch"]]
     if not nested:
@@ -73,9 +74,12 @@ def supervise(
 
         os.chdir("/")
         shutil.rmtree(folder, ignore_errors=True)
-    status = "refused" if code == SETUP_FAILED and watch.outputs[2].startswith(b"r1kit sandbox:") else status
+    os.set_blocking(failed, False)
+    with contextlib.suppress(BlockingIOError):  # nothing was written, and a process outside our reach holds it open
+        reason = os.read(failed, 1000).decode(errors="replace")
+    status = "refused" if reason else status
     reply = {"status": status, "returncode": code, "seconds": time.monotonic() - started}
-    reply["reason"] = watch.outputs[2].decode(errors="replace") if status == "refused" else ""
+    reply["reason"] = reason
     reply["fetched"] = [data is not None for data in fetched]
     return reply, [bytes(watch.outputs[1]), bytes(watch.outputs[2]), *(data or b"" for data in fetched)]
 
@@ -215,7 +219,12 @@ def _fetch(path: str, most: int) -> bytes | None:
 
 
 def _become(
-    request: dict[str, Any], pipes: list[tuple[int, int]], channels: list[int], isolated: bool, nested: bool
+    request: dict[str, Any],
+    pipes: list[tuple[int, int]],
+    channels: list[int],
+    report: int,
+    isolated: bool,
+    nested: bool,
 ) -> None:
     """In the child: take the limits and turn into the program. Never returns."""
     try:
@@ -224,9 +233,11 @@ def _become(
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         wanted = [pipes[0][0], pipes[1][1], pipes[2][1], *channels[:1]]
         high = [os.dup2(descriptor, 20 + place, False) for place, descriptor in enumerate(wanted)]
+        moved = os.dup2(report, 20 + len(high), False)
         for place, descriptor in enumerate(high):
             os.dup2(descriptor, place, True)
-        kernel.close_from(len(high))
+        report = os.dup2(moved, len(high), False)  # closed before any line of the program runs
+        kernel.close_from(len(high) + 1)
         if isolated:
             _confine(nested)
         _take_limits(request["limits"], isolated)
@@ -235,9 +246,10 @@ def _become(
         if isolated:
             kernel.seccomp()
     except BaseException as error:
-        os.write(2, f"r1kit sandbox: {type(error).__name__}: {error}".encode())
-        os._exit(SETUP_FAILED)
+        os.write(report, f"{type(error).__name__}: {error}".encode())
+        os._exit(1)
     if command[0] == "python":
+        os.close(report)
         os._exit(_run_python(command[1:]))
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, for itself
         signal.signal(number, signal.SIG_DFL)
