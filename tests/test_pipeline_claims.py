@@ -266,3 +266,6 @@ def test_samples_drawn_by_the_student_and_the_teacher():
     assert pc.samples_drawn(made) == (8192, 8192)
     assert "RL drew 8,192 completions, the teacher 8,192" in found(made)["C8"].detail
     assert pc.samples_drawn(record()) == (None, None)
+    fewer = replace(rl, config=dict(rl.config, steps=31))
+    unfair = found(replace(made, runs={"student-rl": fewer, "r1-samples": teacher}))["C8"]
+    assert not unfair.holds and "the teacher drew more than RL" in unfair.detail

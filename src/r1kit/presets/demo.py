@@ -39,7 +39,7 @@ def rl_demo() -> RLConfig:
         optim=OptimConfig(lr=2e-4, schedule="linear"),
         # No KL term: a reference forward would take a fifth of the time, and equal groups could not be skipped.
         algo=replace(grpo(), kl_coef=0.0, reference_every=0, overlong_buffer=128),
-        eval=EvalConfig(num_problems=128, num_samples=16, max_new_tokens=384),
+        eval=EvalConfig(num_problems=128, num_samples=16, max_new_tokens=512),
         eval_every=40,
         save_every=10,
     )

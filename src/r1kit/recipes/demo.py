@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from r1kit import presets
-from r1kit.config import EvalConfig, OptimConfig, RewardConfig
+from r1kit.config import EvalConfig, OptimConfig, ReadableConfig, RewardConfig
 
 SECONDS = {
     "eval-base": 9, "eval-student-base": 5, "zero": 462, "eval-zero": 26, "general-zero": 2, "cold-start": 39,
@@ -21,7 +21,7 @@ MACHINE = "measured on 2 CPU cores with AVX512-BF16"
 
 def stages() -> dict[str, Any]:
     """The stages of R1 V2 Fig. 2, the students of V1 2.4, and what the report compares them with."""
-    zero = replace(presets.rl_demo(), steps=120, eval_every=30, save_every=10)
+    zero = replace(presets.rl_demo(), steps=100, eval_every=25, save_every=10)
     rl = replace(
         zero,
         steps=40,
@@ -41,22 +41,29 @@ def stages() -> dict[str, Any]:
         "dev2": replace(rl, model="@dev1"),
         "dev2-no-language": replace(rl, model="@dev1", reward=RewardConfig(format="r1")),
         "rejection-sampling": replace(
-            sample, model="@dev2", rewrite="none", keep_per_problem=2, general_data=("general",)
+            sample, model="@dev2", rewrite="none", keep_per_problem=2, general_data=("general",),
+            temperature=0.6, top_p=0.95,
+            # A search that goes in circles teaches to run into the length cap.
+            readable=ReadableConfig(max_repetition=0.1),
         ),
         "dev3": replace(sft, data=("@rejection-sampling",)),
         "preferences": replace(presets.preferences_demo(), model="@dev3"),
         "helpful-rm": replace(judge, model="@dev3", data=("@preferences",)),
         "safety-rm": replace(judge, model="@dev3", data=("@preferences",), kind="safety"),
         "r1": replace(
-            rl, model="@dev3", general_tasks=("general",), general_share=0.375, general_from=20, temperature=0.7,
-            reward=everything,
+            rl, model="@dev3", steps=48, general_tasks=("general",), general_share=0.375, general_from=32,
+            temperature=0.7, max_new_tokens=512, reward=everything, optim=replace(rl.optim, lr=1e-4),
         ),
         "hacking": replace(
-            rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=60,
-            reward=replace(everything, language_weight=0.0), eval_every=20,
-            eval=replace(rl.eval, num_problems=64, num_samples=8, max_new_tokens=192), max_new_tokens=192,
+            rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=48,
+            optim=OptimConfig(lr=2.5e-4, warmup_steps=4), reward=replace(everything, language_weight=0.0),
+            max_new_tokens=192, eval_every=16,
+            eval=replace(rl.eval, num_problems=64, num_samples=8, max_new_tokens=192),
         ),
-        "r1-samples": replace(sample, model="@r1", rewrite="none", num_problems=1024, keep_per_problem=4),
+        "r1-samples": replace(
+            sample, model="@r1", rewrite="none", num_problems=1024, keep_per_problem=4, temperature=0.6,
+            top_p=0.95,
+        ),
         "student-distilled": replace(sft, model=student, data=("@r1-samples",)),
         "student-rl": replace(zero, model=student, steps=32, eval_every=0, save_every=16),
     }  # fmt: skip

@@ -155,6 +155,7 @@ def _change(
     field: Callable[[ProblemResult], float | None],
     meets: Callable[[float], bool],
     more: str = "",
+    broken: str = "",
 ) -> Claim:
     """A claim about the difference after - before of two checkpoints' shares, paired over problems."""
     if missing := _missing(scored, (after, before)):
@@ -163,7 +164,8 @@ def _change(
         return unmeasured(id, statement, "points", f"eval-{after} and eval-{before} share no problem with this number")
     change = difference(*values)
     detail = "; ".join(part for part in (_shares(scored, (after, before), field), more) if part)
-    return judge(id, statement, "points", change, meets, detail, _split(scored[after], scored[before]))
+    broken = "; ".join(part for part in (_split(scored[after], scored[before]), broken) if part)
+    return judge(id, statement, "points", change, meets, detail, broken)
 
 
 def _compared(
@@ -312,9 +314,11 @@ def _distilled(record: PipelineRecord) -> Claim:
     statement = (
         f"the distilled student beats the same student trained by RL, by at least {CLEAR_MARGIN * 100:.0f} points"
     )
+    # The claim is about the same number of samples; RL alone may have more.
+    unequal = "the teacher drew more than RL" if rl and teacher and teacher > rl else ""
     return _change(
         record.evaluations, "C8", statement, "student-distilled", "student-rl", _right, lambda v: v >= CLEAR_MARGIN,
-        drawn,
+        drawn, unequal,
     )  # fmt: skip
 
 
