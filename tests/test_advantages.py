@@ -1,11 +1,11 @@
-"""Advantages, DAPO's group filter and its overlong penalty against numbers worked out by hand."""
+"""Advantages and DAPO's group filter against numbers worked out by hand."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from r1kit.algo.advantages import group_advantages, informative_groups, overlong_penalty
+from r1kit.algo.advantages import group_advantages, informative_groups
 
 
 def test_group_std_by_hand():
@@ -50,22 +50,3 @@ def test_a_nan_reward_is_not_hidden():
     rewards_PG = torch.tensor([[1.0, float("nan"), 0.0]])
     assert informative_groups(rewards_PG).tolist() == [True]
     assert group_advantages(rewards_PG, "group-std").isnan().all()
-
-
-@pytest.mark.parametrize(
-    ("length", "expected"),
-    [
-        (0, 0.0),
-        (15, 0.0),  # cap - buffer
-        (16, -0.1),  # (16 - 15) / 5 = 0.2 of the penalty 0.5
-        (18, -0.3),  # 3 / 5 of it
-        (20, -0.5),  # the cap
-        (25, -0.5),  # beyond
-    ],
-)
-def test_overlong_penalty_of_dapo_eq_13(length, expected):
-    assert overlong_penalty(length, cap=20, buffer=5, penalty=0.5) == pytest.approx(expected)
-
-
-def test_overlong_penalty_without_buffer_is_off():
-    assert overlong_penalty(20, cap=20, buffer=0, penalty=1.0) == 0.0

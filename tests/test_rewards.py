@@ -17,7 +17,7 @@ from r1kit.rewards.countdown import evaluate
 from r1kit.rewards.format import last_boxed, parse_completion
 from r1kit.rewards.reasoning_gym import decode, encode
 from r1kit.rewards.reflection import count_reflection_words
-from r1kit.rewards.reward import score_completion
+from r1kit.rewards.reward import score_completion, score_text
 from r1kit.tasks import general
 from r1kit.types import Completion, Message, Problem
 
@@ -202,11 +202,11 @@ def test_exact_ignores_case_and_spacing_only():
         (r"\sum_{i=1}^{9} i", "45", "wrong"),  # the problem, restated
         ("5", r"\frac{", "undecided"),
         ("5", "", "undecided"),
-        ("9^{9^{9^{9}}}", "5", "undecided"),  # would compute for ever
-        ("100000000!", "5", "undecided"),
-        (r"\binom{100000000}{50000000}", "5", "undecided"),
-        ("(x+y+z)^{150}", "5", "undecided"),
-        ("1+" * 10**5 + "1", "5", "undecided"),
+        ("9^{9^{9^{9}}}", "5", "wrong or undecided"),  # would compute for ever
+        ("100000000!", "5", "wrong or undecided"),
+        (r"\binom{100000000}{50000000}", "5", "wrong or undecided"),
+        ("(x+y+z)^{150}", "5", "wrong or undecided"),
+        ("1+" * 10**5 + "1", "5", "wrong or undecided"),
     ],
 )
 def test_math_on_a_thread(answer: str, gold: str, expected: str):
@@ -215,7 +215,7 @@ def test_math_on_a_thread(answer: str, gold: str, expected: str):
     thread = threading.Thread(target=lambda: found.append(verdict("math", answer, gold)))
     thread.start()
     thread.join(timeout=20)
-    assert found == [expected]
+    assert len(found) == 1 and found[0] in expected.split(" or ")
 
 
 def test_math_agrees_with_published_grades():
@@ -230,15 +230,23 @@ def test_math_agrees_with_published_grades():
 
 
 def test_no_answer_is_wrong_and_unreadable_gold_undecided():
-    golds: dict[str, Any] = {"countdown": COUNTDOWN, "reasoning_gym": reasoning_gym_gold()}
+    golds: dict[str, Any] = {
+        "countdown": COUNTDOWN,
+        "reasoning_gym": reasoning_gym_gold(),
+        "choice": "B",
+        "ifeval": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+        "code": {"stdio": [{"input": "1", "output": "1"}]},
+        "knights": {"Zoey": "knight", "Owen": "knave"},
+    }
     for scorer in [scorer for scorer in SCORERS if scorer not in PREFERENCE_SCORERS]:
-        assert score_answer(scorer, None, golds.get(scorer, "23"))[:2] == ("wrong", "no <answer>")
+        found = score_answer(scorer, None, golds.get(scorer, "23"))
+        assert found.verdict == "wrong" and found.reason in ("no <answer>", "empty response")
         assert verdict(scorer, " ", golds.get(scorer, "23")) == "wrong"
         for gold in (None, {}, [], True, "  "):
             assert verdict(scorer, str(gold), gold) == "undecided"
             assert "give" in gold_fault(scorer, gold)
     assert verdict("countdown", "8", {"numbers": [8], "target": None}) == "undecided"
-    with pytest.raises(ValueError, match="scorers are exact, number, math, countdown, reasoning_gym, helpful, safety"):
+    with pytest.raises(ValueError, match="scorers are exact, number, math, choice, ifeval, code, countdown"):
         score_answer("maths", "1", "1")
 
 
@@ -356,6 +364,83 @@ def test_an_undecided_answer_keeps_its_format_reward():
     unreadable = Problem("p", "t", (Message("user", "?"),), None, "number")
     score = score_completion(unreadable, completion("<think>a</think><answer>1</answer>"), "", RewardConfig())
     assert (score.reward, score.verdict) == (1.0, "undecided")
+
+
+CODE = {"stdio": [{"input": "1\n", "output": "1\n"}, {"input": "2\n", "output": "2\n"}]}
+
+
+@pytest.mark.parametrize(
+    ("scorer", "gold", "text", "expected"),
+    [
+        ("math", "5", "So the answer is $\\boxed{5}$.", "right"),
+        ("math", "5", "5", "right"),
+        ("math", "5", "<think>\\boxed{5}", "wrong"),
+        ("math", "5", "<think>\\boxed{5}</think>It is \\boxed{6}.", "wrong"),
+        ("math", "5", "\\boxed{6}</think><answer>5</answer>", "right"),
+        ("number", "23", "The answer is 23.", "right"),
+        ("exact", "New York", "new  york", "right"),
+        ("countdown", COUNTDOWN, "8*3*1", "right"),
+        ("choice", "B", "Option A is wrong. The answer is (B).", "right"),
+        ("choice", "B", "<think>The answer is (B).</think>The answer is (C).", "wrong"),
+        ("choice", {"answer": "B", "choices": ["red", "blue"]}, "<think>a</think><answer>B</answer>", "right"),
+        ("knights", {"Zoey": "knight", "Owen": "knave"}, "Zoey is a knight.\nOwen is a knave.", "right"),
+        ("code", CODE, "```python\nprint(input())\n```", "right"),
+        ("code", CODE, "<think>```python\nprint(input())\n```</think>No.", "wrong"),
+        (
+            "ifeval",
+            {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+            "<think>a, b</think>Yes.",
+            "right",
+        ),
+        (
+            "ifeval",
+            {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+            "<think>a</think>Yes, no.",
+            "wrong",
+        ),
+    ],
+)
+def test_completions_of_any_form(scorer: str, gold: Any, text: str, expected: str):
+    score = score_text(Problem("p", "t", (Message("user", "?"),), gold, scorer), text)
+    assert (score.verdict, score.reward) == (expected, float(expected == "right")), score.reason
+    assert score.parts == {"accuracy": score.reward}
+
+
+def test_a_program_may_earn_the_share_of_its_tests():
+    half = completion("<think>a</think>\n```python\nprint(1)\n```")
+    code = Problem("p", "t", (Message("user", "?"),), CODE, "code")
+    share, whole = RewardConfig(format="r1", code_share=True), RewardConfig(format="r1")
+    assert score_completion(code, half, "", share).parts == {"accuracy": 0.5, "format": 1.0}
+    assert score_completion(code, half, "", share).verdict == "wrong"
+    assert score_completion(code, half, "", whole).parts == {"accuracy": 0.0, "format": 1.0}
+
+
+def test_repetition_and_length_are_parts_of_the_reward():
+    def parts(text: str, num_tokens: int, **weights: Any) -> tuple[dict[str, float], float]:
+        one = Completion((0,) * num_tokens, (), text, "stop")
+        score = score_completion(problem(), one, "", RewardConfig(format_weight=0, **weights))
+        return {name: score.parts[name] for name in ("repetition", "length") if name in score.parts}, score.reward
+
+    right, wrong = (f"<think>a</think><answer>8*3{end}</answer>" for end in ("*1", "-1"))
+    assert parts(right, 5) == ({}, 1.0)
+    cosine: dict[str, Any] = {"length": "cosine", "length_max": 100, "length_weight": 2.0}
+    assert parts(right, 0, **cosine) == ({"length": 1.0}, 3.0)
+    assert parts(wrong, 0, **cosine) == ({"length": -0.5}, -1.0)
+    assert parts(right, 100, **cosine) == ({"length": -0.5}, 0.0)
+    again = "<think>" + "on and on it goes " * 100 + "</think><answer>8*3*1</answer>"
+    found, reward = parts(again, 5, repetition_weight=0.5, repetition_ngram=5)
+    assert -1 < found["repetition"] < -0.9 and reward == 1 + 0.5 * found["repetition"]
+    with pytest.raises(ValueError, match="length-max is 0; give its tokens"):
+        RewardConfig(length="cosine")
+    with pytest.raises(ValueError, match="give num_tokens"):
+        score_text(problem(), right, RewardConfig(**cosine))
+
+
+def test_an_undecided_answer_has_no_length_reward():
+    unreadable = Problem("p", "t", (Message("user", "?"),), None, "number")
+    cfg = RewardConfig(length="cosine", length_max=100)
+    score = score_completion(unreadable, completion("<think>a</think><answer>1</answer>"), "", cfg)
+    assert score.verdict == "undecided" and score.parts["length"] == 0
 
 
 # Reflection

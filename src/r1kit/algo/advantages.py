@@ -1,4 +1,4 @@
-"""From rewards to advantages (R1 eq. 3), and what DAPO adds: which groups teach something, and the overlong penalty.
+"""From rewards to advantages (R1 eq. 3), and what DAPO adds: which groups teach something.
 
 P problems of a step, G completions of each.
 """
@@ -40,14 +40,3 @@ def informative_groups(rewards_PG: Tensor) -> Tensor:
     A group with a NaN reward counts as informative, so that the NaN reaches the loss instead of being hidden.
     """
     return (rewards_PG != rewards_PG[:, :1]).any(-1)
-
-
-def overlong_penalty(length: int, cap: int, buffer: int, penalty: float) -> float:
-    """What is added to the reward of a completion of `length` tokens under a length cap, at most 0 (DAPO eq. 13).
-
-    0 up to cap - buffer tokens, then linear down to -penalty at the cap. buffer=0 is off.
-    """
-    if buffer == 0:
-        return 0.0
-    excess = length - (cap - buffer)
-    return -penalty * min(max(excess / buffer, 0.0), 1.0)

@@ -15,13 +15,21 @@ from r1kit.rewards import countdown
 from r1kit.rewards.general import judge_response
 from r1kit.types import Verdict
 
-Scorer = Literal["exact", "number", "math", "countdown", "reasoning_gym", "helpful", "safety"]
+Scorer = Literal[
+    "exact", "number", "math", "choice", "ifeval", "code", "countdown", "knights", "reasoning_gym", "helpful", "safety"
+]
 SCORERS: tuple[str, ...] = get_args(Scorer)
 PREFERENCE_SCORERS = ("helpful", "safety")
 """Scorers of general prompts: no answer is right, the reward is a reward model's (R1 V2 eq. 10)."""
+WHOLE_RESPONSE = (*PREFERENCE_SCORERS, "ifeval", "code")
+"""Scorers that judge the whole response, not an answer in it."""
+ANY_FORM = ("choice", "knights")
+"""Scorers that find the answer in a text of any form themselves."""
 
 NUMBER = re.compile(r"(?:[A-Za-z]\w{0,20}=)?([+-]?)([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(\.[0-9]+)?(?:/([0-9]+))?\.?")
 MAX_NUMBER_CHARS = 200
+MAX_REASON_CHARS = 1_000
+MAX_EXTRACTED_CHARS = 10_000
 
 
 class Judgement(NamedTuple):
@@ -30,23 +38,54 @@ class Judgement(NamedTuple):
     """For the sample log: what was compared with what."""
     extracted: str
     """The answer that was judged, in a canonical form where the scorer has one: equal answers vote together."""
+    share: float | None = None
+    """Share of the tests that passed, from the scorer code."""
 
 
-def score_answer(scorer: str, answer: str | None, gold: Any) -> Judgement:
+def score_answer(
+    scorer: str, answer: str | None, gold: Any, *, free: bool = False, unsafe_code: bool = False
+) -> Judgement:
     """Judge `answer` (the content of the answer tag; None when there is none) against `gold`.
 
-    For a general prompt `answer` is the whole response; it is undecided unless gold has rules for it.
+    For WHOLE_RESPONSE it is the response after the thought; a general prompt is undecided unless its gold has rules.
+    With `free` it is a response without tags, and the scorer finds the final answer in it. Model-written code runs in
+    a sandbox; `unsafe_code` runs it without.
 
-    ValueError when `scorer` is not one of SCORERS.
+    ValueError when `scorer` is not one of SCORERS; ModuleNotFoundError and SandboxUnavailable say what to install.
     """
-    if scorer not in SCORERS:
-        raise ValueError(f"scorer {scorer!r} does not exist; scorers are {', '.join(SCORERS)}")
+    check_scorer(scorer)
     if fault := gold_fault(scorer, gold):
-        return Judgement("undecided", f"gold {fault}", "")
+        return Judgement("undecided", f"gold {fault}"[:MAX_REASON_CHARS], "")
     if scorer in PREFERENCE_SCORERS:
         return _preference(answer or "", gold, scorer)
     if answer is None or not answer.strip():
-        return Judgement("wrong", "no <answer>", "")
+        return Judgement("wrong", "empty response" if scorer in WHOLE_RESPONSE else "no <answer>", "")
+    if free and scorer not in (*WHOLE_RESPONSE, *ANY_FORM):
+        answer = free_answer(answer)
+        if answer is None:
+            return Judgement("wrong", "no final answer", "")
+    judged = _judge(scorer, answer, gold, unsafe_code)
+    reason, extracted = judged.reason[:MAX_REASON_CHARS], judged.extracted[:MAX_EXTRACTED_CHARS]
+    return judged._replace(reason=reason, extracted=extracted)
+
+
+def check_scorer(scorer: str) -> None:
+    """ValueError when there is no such scorer."""
+    if scorer not in SCORERS:
+        raise ValueError(f"scorer {scorer!r} does not exist; scorers are {', '.join(SCORERS)}")
+
+
+def free_answer(response: str) -> str | None:
+    """The final answer that a response without answer tags states; a response of one short line is all answer."""
+    from r1kit.rewards.math import final_answer
+
+    found = final_answer(response)
+    if found is None and len(response) <= MAX_NUMBER_CHARS and "\n" not in response.strip():
+        return response.strip() or None
+    return found
+
+
+def _judge(scorer: str, answer: str, gold: Any, unsafe_code: bool) -> Judgement:
     match scorer:
         case "exact":
             return _exact(answer, gold)
@@ -55,11 +94,28 @@ def score_answer(scorer: str, answer: str | None, gold: Any) -> Judgement:
         case "countdown":
             right, reason, expression = countdown.judge(answer, gold["numbers"], gold["target"])
             return Judgement("right" if right else "wrong", reason, expression)
+        case "knights":
+            from r1kit.rewards.knights import judge
+
+            return Judgement(*judge(answer, gold))
         case "math":
             from r1kit.rewards.math import judge
 
             verdict, reason = judge(answer.strip(), str(gold))
             return Judgement(verdict, reason, "".join(answer.split()))
+        case "choice":
+            from r1kit.rewards.choice import judge
+
+            return Judgement(*judge(answer, gold))
+        case "ifeval":
+            from r1kit.rewards.ifeval import judge
+
+            return Judgement(*judge(answer, gold), "")
+        case "code":
+            from r1kit.rewards.code import score_code, shared_sandbox
+
+            score = score_code(answer, gold, shared_sandbox(unsafe=unsafe_code))
+            return Judgement(score.verdict, score.reason, score.extracted, score.parts.get("tests_passed"))
         case "reasoning_gym":
             from r1kit.rewards.reasoning_gym import judge
 
@@ -92,6 +148,10 @@ def gold_fault(scorer: str, gold: Any) -> str:
             whole = isinstance(numbers, list) and numbers and all(type(n) is int and n >= 0 for n in [*numbers, target])
             if not whole:
                 return f'is {gold!r}; give {{"numbers": [8, 3, 1], "target": 24}} with whole numbers'
+        case "knights":
+            from r1kit.rewards.knights import knights_fault
+
+            return knights_fault(gold)
         case "reasoning_gym":
             entry = gold.get("entry") if isinstance(gold, dict) else None
             if (
@@ -102,9 +162,25 @@ def gold_fault(scorer: str, gold: Any) -> str:
                 return f"is {str(gold)[:80]!r}; give the gold of a problem made by `reasoning_gym:NAME`"
         case "helpful" | "safety":
             pass
+        case "choice":
+            from r1kit.rewards.choice import choice_fault
+
+            return choice_fault(gold)
+        case "ifeval":
+            from r1kit.rewards.ifeval import ifeval_fault
+
+            return ifeval_fault(gold)
+        case "code":
+            from r1kit.rewards.code_tests import code_fault
+
+            return code_fault(gold)
         case _:
             if isinstance(gold, bool) or not isinstance(gold, (str, int, float)) or not str(gold).strip():
                 return f"is {gold!r}; give a text that is not empty"
+            if scorer == "math":
+                from r1kit.rewards.math import gold_fault_math
+
+                return gold_fault_math(str(gold))
     return ""
 
 

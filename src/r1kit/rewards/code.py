@@ -8,21 +8,23 @@ program is wrong; a failure of the sandbox, or of the tests themselves, is undec
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
 import threading
 import time
+from bisect import bisect_right
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from r1kit.rewards.code_tests import CodeTests, Language, code_fault, read_tests
-from r1kit.sandbox import Limits, Ran, Sandbox
+from r1kit.sandbox import Limits, Ran, Sandbox, SandboxUnavailable
 from r1kit.sandbox import data as plain
 from r1kit.types import Score, Verdict
 
-FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)")
 NAMES: dict[str, tuple[str, ...]] = {
     "python": ("python", "py", "python3"),
     "cpp": ("cpp", "c++", "cc", "cxx"),
@@ -42,27 +44,61 @@ class CodeVerdict(NamedTuple):
     total: int = 0
 
 
-_shared: list[Sandbox] = []
+_shared: dict[tuple[int, bool], Sandbox] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_sandbox() -> Sandbox:
-    """The sandbox of this process, started on first use. SandboxUnavailable where there is no isolation."""
+def shared_sandbox(*, unsafe: bool = False) -> Sandbox:
+    """The sandbox of this process, started on first use; a forked child has its own.
+
+    SandboxUnavailable where there is no isolation, unless `unsafe`.
+    """
     with _shared_lock:
-        if not _shared:
-            _shared.append(Sandbox())
-        return _shared[0]
+        mine = os.getpid(), unsafe
+        if mine not in _shared:
+            try:
+                _shared[mine] = Sandbox()
+            except SandboxUnavailable:
+                if not unsafe:
+                    raise
+                _shared[mine] = Sandbox(unsafe=True)
+        return _shared[mine]
+
+
+def _new_lock() -> None:
+    global _shared_lock
+    _shared_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)
 
 
 def extract_code(text: str, language: Language) -> str | None:
     """The last block in `language` after the thought; else the last block of no language. None: there is none."""
-    text = text.rpartition("</think>")[2]
-    blocks = [(name.lower(), code) for _, name, code in FENCE.findall(text)]
+    blocks = _fenced_blocks(text.rpartition("</think>")[2])
     for names in (NAMES[language], ("",)):
         for name, code in reversed(blocks):
             if name in names:
                 return code
     return None
+
+
+def _fenced_blocks(text: str) -> list[tuple[str, str]]:
+    """(name, content) of each closed block, in time linear in the text: a search for each fence's end would not be."""
+    lines = text.split("\n")
+    closings: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        closings.setdefault(line.strip(), []).append(number)
+    blocks, at = [], 0
+    while at < len(lines):
+        opened = FENCE.match(lines[at])
+        ends = closings.get(opened[1], []) if opened else []
+        place = bisect_right(ends, at)
+        if opened and place < len(ends):
+            blocks.append((opened[2].lower(), "".join(line + "\n" for line in lines[at + 1 : ends[place]])))
+            at = ends[place]
+        at += 1
+    return blocks
 
 
 def score_code(text: str, gold: Any, sandbox: Sandbox | None = None, *, share: bool = False) -> Score:

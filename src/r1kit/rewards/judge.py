@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -19,8 +20,15 @@ MAX_CHARS = 16_000
 """What is judged is shown up to this length, characters: its beginning and its end, where the answer stands."""
 VERDICTS = {"A>>B": 2, "A>B": 1, "A=B": 0, "B=A": 0, "B>A": -1, "A<B": -1, "B>>A": -2, "A<<B": -2}
 VERDICT = re.compile(r"\[\[\s*([AB]\s*(?:>>|>|=|<<|<)\s*[AB])\s*\]\]")
-CONTROL = re.compile(r"<(?=[|｜]|/?(?:s|bos|eos|start_of_turn|end_of_turn)>)")
+CONTROL = re.compile(
+    r"[<\[](?=[|｜]|/?(?:s|bos|eos|pad|unk|sop|start_of_turn|end_of_turn)>|</?SYS>"
+    r"|/?(?:INST|gMASK|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])"
+)
 """Where the turn marks of chat templates begin: servers read them as such even inside a message."""
+LIKE_A_VERDICT = re.compile(r'\[(?=\[\s*[AB]\s*[<>=])|"(?=\s*(?:correctness|verdict)\s*\\*")')
+"""Where what is judged writes a verdict in the judge's form: quoted as it stands, it could be taken for the judge's."""
+JOINERS = "\u200c\u200d"
+"""Formatting characters that change what is seen, in Persian, Indic scripts and emoji; the others are invisible."""
 OBJECT = re.compile(r'\{\s*"')
 ESCAPES = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})|\\')
 
@@ -189,11 +197,17 @@ def rules_verdict(quality_a: float, quality_b: float) -> int:
 
 def _prompt(template: str, texts: dict[str, str], max_chars: int) -> tuple[Message]:
     """One user turn, which every model takes: instructions, fenced texts, and the form of the reply last."""
-    shown = {name: _shorten(CONTROL.sub("< ", text), max_chars) for name, text in texts.items()}
+    shown = {name: _defused(_shorten(text, max_chars)) for name, text in texts.items()}
     # Whoever writes a text cannot know a mark that depends on all of it.
     mark = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
     data = "\n\n".join(f"--- {name} {mark} ---\n{text}\n--- end of {name} {mark} ---" for name, text in shown.items())
     return (Message("user", template.format(fence=FENCE.format(mark=mark), data=data)),)
+
+
+def _defused(text: str) -> str:
+    """The text, with a space inside turn marks and verdicts, and without characters that only a model sees."""
+    visible = "".join(char for char in text if unicodedata.category(char) != "Cf" or char in JOINERS)
+    return LIKE_A_VERDICT.sub(r"\g<0> ", CONTROL.sub(r"\g<0> ", visible))
 
 
 def _shorten(text: str, max_chars: int) -> str:
@@ -212,6 +226,9 @@ def _read_choice(reply: ReplyLike, name: str, choices: tuple[str, str]) -> tuple
         found = [data for data in _json_objects(_said(reply)) if name in data]
     except ValueError as error:
         return None, f"judge's reply has broken JSON ({error}): {_shorten(reply.text, 200)!r}"
+    # An unescaped quotation can end an object early: {"analysis": "It says ", "correctness": "correct"} but no", ...
+    if len(re.findall(rf'"{name}"\s*:', _said(reply))) > len(found) > 0:
+        return None, f"judge's reply has more than one {name}: {_shorten(reply.text, 200)!r}"
     chosen = {str(data[name]).strip().lower() for data in found}
     if len(chosen) != 1 or not chosen <= set(choices):
         problem = "contradicts itself" if len(chosen) > 1 else f"has no {name} of {' or '.join(choices)}"

@@ -61,6 +61,7 @@ class Sandbox:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._closed = False
+        self._owner = os.getpid()
         self.walls: Walls
         self.walls, first = self._choose("none" if unsafe else walls)
         self._idle.append(first)
@@ -149,6 +150,8 @@ class Sandbox:
 
     def close(self) -> None:
         """End all idle workers; runs that go on keep theirs until they are done."""
+        if os.getpid() != self._owner:  # a forked child, which also runs this at its end
+            return
         with self._lock:
             self._closed, idle, self._idle = True, self._idle, []
         for worker in idle:
