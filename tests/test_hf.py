@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,14 +12,23 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1kit.model.hf import load_model, model_folder, read_config, save_model, to_hf
-from r1kit.model.transformer import Transformer
-from tiny import ARCHITECTURES, both_models, hf_model, packed_hidden, random_tokens, tiny_model, tiny_tokenizer
+from r1kit.model.transformer import Decoder, Stack
+from tiny import (
+    ARCHITECTURES,
+    VARIANTS,
+    both_models,
+    hf_model,
+    packed_hidden,
+    random_tokens,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 TOKENS = random_tokens(40, seed=3)
 TEXT = "User: 用8、3、1算出23。\nAssistant: <think>11+12=23</think><answer>23</answer> 🙂"
 
 
-def logits_of(model: Transformer) -> torch.Tensor:
+def logits_of(model: Decoder) -> torch.Tensor:
     with torch.no_grad():
         return packed_hidden(model, [TOKENS]) @ model.lm_head.T
 
@@ -49,7 +58,7 @@ def test_transformers_opens_a_saved_folder_with_equal_logits(name: str, tmp_path
     opened, info = loaded
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert opened.config.model_type == model.config.model_type
-    assert opened.config.tie_word_embeddings == (name in ("qwen2", "llama"))
+    assert opened.config.tie_word_embeddings == VARIANTS[name].get("tie_word_embeddings", False)
     torch.testing.assert_close(hf_logits(opened), logits_of(model), rtol=1e-4, atol=1e-4)
 
 
@@ -76,7 +85,7 @@ def test_a_sharded_folder_of_transformers_opens_in_ours(name: str, tmp_path: Pat
     assert (tmp_path / "model.safetensors.index.json").is_file() and len(list(tmp_path.glob("*.safetensors"))) > 2
     ours = load_model(tmp_path, torch.float32)
     torch.testing.assert_close(logits_of(ours), hf_logits(theirs), rtol=1e-4, atol=1e-4)
-    assert {name: tuple(t.shape) for name, t in to_hf(ours).items()}.keys() <= theirs.state_dict().keys()
+    assert to_hf(cast(Stack, ours)).keys() <= theirs.state_dict().keys()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -105,26 +114,6 @@ def test_older_config_files_name_the_rotary_base_at_the_top(llama: Path):
     del config["rope_parameters"]
     (llama / "config.json").write_text(json.dumps(config | {"rope_theta": 500.0, "rope_scaling": None}))
     assert read_config(llama) == expected and expected.rope_theta == 500.0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model_type": "gpt2"}, "model_type is 'gpt2'; the decoder reads qwen2, qwen3, llama"),
-        ({"model_type": None}, "model_type is None"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "RoPE scaling 'llama3'"),
-        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling 'linear'"),
-        ({"use_sliding_window": True}, "sliding-window"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ({"attention_bias": True}, "attention_bias"),
-        ({"mlp_bias": True}, "mlp_bias"),
-    ],
-)
-def test_what_the_decoder_cannot_do_is_refused(changes: dict[str, Any], message: str, llama: Path):
-    edit_config(llama, changes)
-    with pytest.raises(ValueError) as error:
-        load_model(llama, torch.float32)
-    assert message in str(error.value) and str(llama) in str(error.value)
 
 
 def test_a_missing_weight_is_named(llama: Path):

@@ -26,7 +26,6 @@ def test_replies_come_in_order_with_their_tokens(tmp_path):
     assert replies[0] == Reply("X Y Z", "", 7, 3, False, "", "stop")
     assert progress == [(1, 2), (2, 2)]
     assert endpoint.totals == Totals(calls=2, prompt_tokens=14, completion_tokens=5)
-    assert endpoint.totals.cost(1e6, 2e6) == 24.0
     (body,) = [request.body for request in received if len(request.body["messages"]) == 2]
     messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "a b"}]
     assert body == {"model": "m", "messages": messages, "temperature": 0.5, "max_tokens": 9}
@@ -47,7 +46,8 @@ def test_a_resumed_stage_does_not_pay_again(tmp_path):
         ("C", True, 1),
         ("D", False, 1),
     ]
-    assert again.totals == Totals(calls=1, cached=1, prompt_tokens=7, completion_tokens=1)
+    paid = {"calls": 1, "cached": 1, "prompt_tokens": 7, "completion_tokens": 1}
+    assert again.totals == Totals(**paid, from_disk=1, earlier_prompt_tokens=7, earlier_completion_tokens=1)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.name.endswith(".tmp")]
 
 
@@ -197,3 +197,22 @@ def test_a_teacher_is_sampled(tmp_path):
 def test_settings_that_an_endpoint_cannot_take(tmp_path, params):
     with fake_endpoint(echo) as url, pytest.raises(ValueError, match="cannot be sent"):
         HttpSampler(connect(url, tmp_path)).complete(say("a"), params, 1)
+
+
+def test_usage_is_the_same_however_often_a_stage_was_cut_off(tmp_path):
+    cfg = EndpointConfig(url="http://a", model="m", prompt_price=2.0, completion_price=10.0)
+    with fake_endpoint(lambda messages: 500 if messages[0]["content"] == "bad" else echo(messages)) as url:
+        for done in (0, 1, 3):
+            cache = tmp_path / str(done)
+            connect(url, cache, retries=0).chat(say("a b", "c", "c", "d")[:done])
+            straight = connect(url, cache, retries=0)
+            straight.chat(say("bad"))
+            before = straight.totals
+            straight.chat(say("a b", "c", "c", "d"))
+            assert straight.totals.failed == 1
+            usage = straight.totals.since(before).usage(cfg)
+            tokens = {"prompt_tokens": 21, "completion_tokens": 4}
+            assert usage == {"calls": 3, "failed": 0, **tokens, "cost": pytest.approx(82e-6)}
+    assert "cost" not in straight.totals.usage(replace(cfg, prompt_price=0.0, completion_price=0.0))
+    with pytest.raises(ValueError, match="prompt_price is -1"):
+        replace(cfg, prompt_price=-1.0)

@@ -14,12 +14,15 @@ LAYERS = [
     {"config"},
     {"presets"},
     {"recipes"},
+    {"trackers"},
     {"run", "allocator", "jsonl"},
-    {"model", "algo"},
+    {"model", "algo", "sandbox"},
     {"sampling", "rewards", "scoring"},
+    {"data"},
     {"tasks"},
     {"corpus", "curation"},
     {"training", "report"},
+    {"hub"},
     {"stages"},
     {"pipeline"},
     {"cli"},
@@ -28,8 +31,8 @@ LAYERS = [
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
 HEAVY = {"torch", "transformers"}
 LIGHT = {
-    "", "__main__", "cli", "config", "presets", "recipes", "types", "run", "allocator", "jsonl", "tasks", "rewards",
-    "scoring",
+    "", "__main__", "cli", "config", "presets", "recipes", "trackers", "types", "run", "allocator", "jsonl", "tasks",
+    "rewards", "scoring", "data",
 }  # fmt: skip
 
 

@@ -25,10 +25,11 @@ TABLES: dict[str, dict[str, tuple[str, Any]]] = {
     "distill": presets.DISTILL,
 }
 EVERY = [(command, name) for command, table in TABLES.items() for name in table]
+OURS = presets.MODEL_RL | presets.MODEL_SFT | presets.MODEL_REJECT  # tests/test_presets_models.py
 PAPER = [
     (command, name)
     for command, name in EVERY
-    if not name.startswith(("demo", "tiny")) and command not in ("pretrain", "distill")
+    if not name.startswith(("demo", "tiny")) and command not in ("pretrain", "distill") and name not in OURS
 ]
 
 # As r1_facts.md has them, section 1.2 unless said otherwise.

@@ -7,6 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 import pytest
 
 from r1kit.config import EndpointConfig, ReadableConfig, RejectConfig
-from r1kit.sampling.http import Reply
+from r1kit.sampling.http import Reply, Totals
 from r1kit.stages import reject
 from r1kit.tasks import countdown, load_problems
-from r1kit.types import Completion, Message, Prompt, SamplingParams
+from r1kit.types import Completion, Message, Metrics, Prompt, SamplingParams
 from scripted import ANSWERS, save_scripted_model
 from tiny import tiny_tokenizer
 
@@ -34,12 +35,12 @@ class Searcher:
     calls = 0
     breaks_at = 0
 
-    def __init__(self, tokenizer: Any, *, rows: int) -> None:
-        del rows
+    def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
-    def load_weights(self, source: object, version: int) -> None:
+    def load_weights(self, source: object, version: int) -> Metrics:
         del source, version
+        return {}
 
     def generate(
         self,
@@ -77,7 +78,7 @@ class Searcher:
 @pytest.fixture
 def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RejectConfig]:
     save_scripted_model(tmp_path / "model", ANSWERS)
-    monkeypatch.setattr(reject, "LocalSampler", Searcher)
+    monkeypatch.setattr(reject, "open_sampler", lambda cfg, tokenizer, *_, **__: nullcontext(Searcher(tokenizer)))
     monkeypatch.setattr(reject, "BATCH", 5)
     Searcher.calls = Searcher.breaks_at = 0
     yield RejectConfig(
@@ -188,7 +189,7 @@ def test_cut_off_while_the_data_is_put_together_it_samples_nothing_again(
         with pytest.raises(KeyboardInterrupt):
             reject.main(cfg)
     assert not (cfg.run / "sft.jsonl").exists()
-    monkeypatch.setattr(reject, "open_model", None)
+    monkeypatch.setattr(reject, "open_sampler", None)
     reject.main(cfg)
     assert outputs(cfg.run) == outputs(cfg.run.with_name("straight"))
 
@@ -196,7 +197,7 @@ def test_cut_off_while_the_data_is_put_together_it_samples_nothing_again(
 def test_a_finished_run_returns_at_once_and_knows_its_settings(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch):
     path = reject.main(cfg)
     before = outputs(cfg.run)
-    for name in ("open_model", "load_tokenizer", "load_problems"):
+    for name in ("open_sampler", "load_tokenizer", "load_problems"):
         monkeypatch.setattr(reject, name, None)
     assert reject.main(cfg) == path
     assert outputs(cfg.run) == before
@@ -265,9 +266,9 @@ def test_what_is_wrong_with_the_settings_is_found_before_the_folder_is_made(cfg:
 
 def test_a_real_sampler_makes_the_same_data_again(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """The scripted model answers 23 or 24 after a thought of ones."""
-    from r1kit.sampling.local import LocalSampler
+    from r1kit.sampling.make import open_sampler
 
-    monkeypatch.setattr(reject, "LocalSampler", LocalSampler)
+    monkeypatch.setattr(reject, "open_sampler", open_sampler)
     file = tmp_path / "sums.jsonl"
     problems = [{"prompt": f"Problem {i}", "answer": "23", "scorer": "number", "split": "train"} for i in range(12)]
     file.write_text("".join(json.dumps(row) + "\n" for row in problems))
@@ -291,12 +292,15 @@ class FakeEndpoint:
 
     def __init__(self, cfg: EndpointConfig, cache: Path) -> None:
         assert cfg.url
+        self.cfg, self.totals = cfg, Totals()
         FakeEndpoint.caches.append(cache)
 
     def chat(
         self, conversations: Sequence[Sequence[Message]], on_progress: Callable[[int, int], None] | None = None
     ) -> list[Reply]:
         del on_progress
+        calls, tokens = self.totals.calls + len(conversations), self.totals.prompt_tokens + 1000 * len(conversations)
+        self.totals = replace(self.totals, calls=calls, prompt_tokens=tokens)
         return [FakeEndpoint.answer(conversation[-1].content) for conversation in conversations]
 
 
@@ -323,8 +327,16 @@ def test_the_judge_is_given_question_reference_and_response(judged: RejectConfig
         return Reply('{"analysis": "so", "correctness": "%s"}' % ("correct" if "about 3" in prompt else "incorrect"))
 
     monkeypatch.setattr(FakeEndpoint, "answer", staticmethod(answer))
+    judged = replace(judged, judge=replace(SERVER, prompt_price=2.5))
     (row,) = rows_of(reject.main(judged))
     assert FakeEndpoint.caches == [judged.run / "cache" / "judge"]
+    used = {"calls": len(prompts), "failed": 0, "prompt_tokens": 1000 * len(prompts), "completion_tokens": 0}
+    cost = pytest.approx(2.5e-3 * len(prompts))
+    assert json.loads((judged.run / "counts.json").read_text())["calls"] == {"judge": {**used, "cost": cost}}
+    row_of_card = f"\n| judge | {len(prompts)} | 0 | {1000 * len(prompts):,} | 0 | {2.5e-3 * len(prompts):,.4g} |\n"
+    assert row_of_card in (judged.run / "README.md").read_text()
+    logged = [json.loads(line) for line in (judged.run / "metrics.jsonl").read_text().splitlines()]
+    assert sum(row["judge/prompt_tokens"] for row in logged) == 1000 * len(prompts)
     question, text = (turn["content"] for turn in row["messages"])
     (seen, *_) = [prompt for prompt in prompts if "about 3" in prompt]
     assert question in seen and "<think>" not in seen and text.partition("</think>")[2] in seen

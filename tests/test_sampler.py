@@ -15,8 +15,9 @@ from torch import Tensor
 from r1kit.algo.packing import Packable, pack
 from r1kit.model.transformer import Transformer
 from r1kit.sampling import local
+from r1kit.sampling.draw import draw
 from r1kit.sampling.kv_cache import RecordingAttention
-from r1kit.sampling.local import LocalSampler, draw
+from r1kit.sampling.local import LocalSampler
 from r1kit.sampling.random import seed_from, uniforms
 from r1kit.training.learner import completion_logprobs
 from r1kit.types import Completion, Prompt, SamplingParams

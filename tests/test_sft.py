@@ -119,7 +119,7 @@ def test_earlier_turns_are_the_prompt_where_the_template_holds_them(monkeypatch:
     rendered = render(talk("a", "b", "c", "d"), "chat", tokenizer)
     assert (rendered.prompt, rendered.completion) == ("[user]a[assistant]b[user]c[assistant]", "d")
     monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(ValueError, match="data.jsonl:1: roles must alternate"):
+    with pytest.raises(ValueError, match="data.jsonl:1: .*template refuses .'user'.: roles must alternate"):
         render(talk("a", "b"), "chat", tokenizer)
 
 
@@ -168,7 +168,7 @@ def test_a_line_separator_in_a_text_ends_no_line(tmp_path: Path):
     ("row", "expected"),
     [
         ("{oops", "not JSON .*column 2.*one object a line"),
-        ("[1]", r"'\[1\]' is not an object; give `messages`"),
+        ("[1]", r"'\[1\]' is not an object; write one object a line"),
         ({"text": "x", "n": 1}, "found only n, text; give `messages`"),
         ({"prompt": "q"}, "found only prompt; give"),
         ({"messages": "hello"}, "messages is 'hello'; give a list"),
@@ -177,7 +177,7 @@ def test_a_line_separator_in_a_text_ends_no_line(tmp_path: Path):
         ({"messages": turns("q", "a", "q")}, "the last message is of role 'user'"),
         ({"messages": turns("q", " \n")}, r"the assistant's text is ' \\n'; give what is to be learnt"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "no message of the user's"),
-        ({"messages": [{"role": "human", "content": "q"}]}, "'human'.*needs \"role\" .one of system, user, assistant"),
+        ({"messages": [{"role": "robot", "content": "q"}]}, "'robot'.*needs \"role\" .one of system, user, assistant"),
         ({"messages": [*turns("q"), {"role": "assistant", "content": None}]}, 'None.*needs "role".*"content"'),
         ({"messages": ["q", "a"]}, "message 'q' in messages needs"),
         ({"prompt": "q", "completion": 3}, "completion is '3'; give a text or a list of messages"),
@@ -192,7 +192,7 @@ def test_a_bad_line_is_named(tmp_path: Path, row: Any, expected: str):
 
 
 def test_missing_and_empty_data_are_named(tmp_path: Path):
-    with pytest.raises(ValueError, match="--data is empty; give .jsonl files"):
+    with pytest.raises(ValueError, match="--data is empty; give files, folders"):
         read_conversations([])
     with pytest.raises(FileNotFoundError, match="nowhere.jsonl: no such file"):
         read_conversations([str(tmp_path / "nowhere.jsonl")])
@@ -299,9 +299,9 @@ def test_other_data_on_resume_are_refused(cfg: SFTConfig):
 def test_the_models_context_limits_conversations_too(cfg: SFTConfig, monkeypatch: pytest.MonkeyPatch):
     limits = []
 
-    def spy(*arguments: Any) -> SFTData:
+    def spy(*arguments: Any, **options: Any) -> SFTData:
         limits.append(arguments[-1])
-        return prepare(*arguments)
+        return prepare(*arguments, **options)
 
     monkeypatch.setattr(sft, "prepare", spy)
     sft.main(replace(cfg, max_tokens=32_768, stop_after=1))

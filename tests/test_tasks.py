@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from r1kit.rewards.accuracy import SCORERS, gold_fault, score_answer
-from r1kit.tasks import countdown, is_heldout, load_problems, mix, remainder, task_names
+from r1kit.tasks import countdown, is_heldout, load_problems, mix, remainder, summaries, task_names
 from r1kit.tasks.reasoning_gym import dataset_names, problem_maker
 from r1kit.types import Problem
 
@@ -269,8 +269,8 @@ GOOD = {"prompt": "1+1?", "answer": "2"}
     [
         ("{'prompt': 1}", r"my.jsonl:2: not JSON \(.*column 2\)"),
         ("[1]", r"my.jsonl:2: '\[1\]' is not an object"),
-        ({"prompt": "a"}, r"my.jsonl:2: no field 'answer' among \['prompt'\]; the fields are prompt, answer"),
-        ({"question": "a", "answer": "b"}, "my.jsonl:2: no field 'prompt'"),
+        ({"prompt": "a"}, r"my.jsonl:2: no field 'answer' among \['prompt'\]; give `prompt` and `answer`, or name"),
+        ({"ask": "a", "answer": "b"}, "my.jsonl:2: no field 'prompt' among .* --columns.prompt and --columns.answer"),
         ({**GOOD, "scorer": "maths"}, "my.jsonl:2: scorer 'maths' does not exist; scorers are exact, number, math"),
         ({**GOOD, "split": "test"}, 'my.jsonl:2: split is \'test\'; give "train" or "heldout"'),
         ({"prompt": "a", "answer": ""}, "my.jsonl:2: answer is ''; give a text that is not empty"),
@@ -306,10 +306,12 @@ def test_missing_empty_and_foreign_files(tmp_path: Path):
 
 def test_repeated_prompts_are_dropped_and_counted(tmp_path: Path):
     rows = [{**GOOD, "split": "train"}, {**GOOD, "prompt": " 1+1?\n"}, {**GOOD, "answer": "3"}, *sums(3)]
-    with pytest.warns(
-        UserWarning, match=r"dropped 3 lines that repeat a prompt \(1 of them with another answer, first in line 3\)"
-    ):
-        problems = load_problems(write_rows(tmp_path / "my.jsonl", rows), "train", 0)
+    problems = load_problems(write_rows(tmp_path / "my.jsonl", rows), "train", 0)
+    [summary] = summaries([problems])
+    assert summary.endswith(
+        "my.jsonl: 6 rows read, 3 kept; dropped 2 that repeat a prompt (first: my.jsonl:2); 1 that repeat a prompt "
+        "with another answer (first: my.jsonl:3)"
+    )
     assert [p.gold for p in problems.take(0, 3) if p.messages[0].content == "1+1?"] == ["2"]
 
 

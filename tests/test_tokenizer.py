@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
 
+from r1kit.model.chat import render_prompt, stop_tokens
 from r1kit.model.hf import save_model
-from r1kit.model.tokenizer import TAGS, load_tokenizer, train_tokenizer
+from r1kit.model.tokenizer import TAGS, begin_text, end_tokens, load_tokenizer, train_tokenizer
+from r1kit.training.models import open_model
+from r1kit.types import Message
 from tiny import DOCUMENTS, VOCAB, both_models, hf_model, tiny_model, tiny_tokenizer
 
 TEXTS = (
@@ -113,11 +117,86 @@ def test_a_tokenizer_with_a_class_of_its_own_keeps_its_way_of_splitting(saved_by
     assert len(ids_of(opened, "11")) == 2, "Qwen's own splitting takes digits one by one"
 
 
-def test_a_tokenizer_without_an_end_token_is_refused(tmp_path: Path):
+def edit_json(path: Path, changes: dict[str, Any]) -> None:
+    """Fields that are None go."""
+    fields = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     save_model(tiny_model(), tiny_tokenizer(), tmp_path)
-    path = tmp_path / "tokenizer_config.json"
-    config = json.loads(path.read_text())
-    del config["eos_token"]
-    path.write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_a_tokenizer_without_an_end_token_takes_the_models(folder: Path):
+    edit_json(folder / "tokenizer_config.json", {"eos_token": None})
+    assert (load_tokenizer(folder).eos_token, len(load_tokenizer(folder))) == ("<|endoftext|>", VOCAB)
+
+
+@pytest.mark.parametrize("ids", [None, 5000])
+def test_a_model_without_an_end_token_is_refused(ids: int | None, folder: Path):
+    edit_json(folder / "tokenizer_config.json", {"eos_token": None})
+    for name in ("config.json", "generation_config.json"):
+        edit_json(folder / name, {"eos_token_id": ids})
     with pytest.raises(ValueError, match=r"no eos_token.*tokenizer_config\.json"):
-        load_tokenizer(tmp_path)
+        load_tokenizer(folder)
+
+
+def test_a_model_may_end_its_text_with_several_tokens(folder: Path):
+    """As Llama 3 does; the generation config counts, then config.json."""
+    assert end_tokens(tiny_tokenizer()) == end_tokens(load_tokenizer(folder)) == (0,)
+    edit_json(folder / "config.json", {"eos_token_id": [0, 7]})
+    edit_json(folder / "generation_config.json", {"eos_token_id": None})
+    assert end_tokens(load_tokenizer(folder)) == (0, 7)
+    edit_json(folder / "generation_config.json", {"eos_token_id": [9, 0, 8]})
+    tokenizer = load_tokenizer(folder)
+    assert end_tokens(tokenizer) == stop_tokens("short", tokenizer) == (0, 9, 8)
+
+
+@pytest.mark.parametrize(("known", "expected"), [("<|finetune_right_pad_id|>", VOCAB), ("<|other|>", 0)])
+def test_a_tokenizer_without_padding_pads_with_a_token_that_it_has(known: str, expected: int, folder: Path):
+    opened = load_tokenizer(folder)
+    opened.add_tokens([known], special_tokens=True)
+    opened.save_pretrained(folder)
+    edit_json(folder / "tokenizer_config.json", {"pad_token": None})
+    raw = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(raw.replace("<|pad|>", "<|filling|>"))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.pad_token_id == expected and len(tokenizer) == VOCAB + 1
+
+
+def test_what_a_tokenizer_puts_before_a_text_is_put_before_plain_templates(folder: Path):
+    """Llama 3 and DeepSeek have seen no text without it; a chat template writes it by itself."""
+    question = (Message("user", "?"),)
+    assert begin_text(load_tokenizer(folder)) == ""
+    plain = render_prompt("short", question, load_tokenizer(folder)).text
+    edit_json(folder / "tokenizer_config.json", {"bos_token": "<|pad|>"})
+    assert begin_text(load_tokenizer(folder)) == "", "it has one, and does not use it"
+    edit_json(folder / "tokenizer_config.json", {"add_bos_token": True})
+    tokenizer = load_tokenizer(folder)
+    assert render_prompt("short", question, tokenizer).text == "<|pad|>" + plain
+    tokens = tokenizer("<|pad|>" + plain, add_special_tokens=False)["input_ids"]
+    assert tokens == tokenizer(plain)["input_ids"], "the same as the tokenizer's own way"
+
+
+@pytest.mark.parametrize("named", ["LlamaTokenizerFast", "Qwen2Tokenizer", "LlamaTokenizer"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral"])
+def test_the_file_counts_and_not_the_class_that_a_folder_names(name: str, named: str, tmp_path: Path):
+    """DeepSeek's distilled Llamas name LlamaTokenizerFast, with which AutoTokenizer loses spaces."""
+    model = both_models(name, tmp_path)[1]
+    save_model(model, tiny_tokenizer(), tmp_path)
+    edit_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": named})
+    tokenizer = load_tokenizer(tmp_path)
+    assert all(ids_of(tokenizer, text) == ids_of(tiny_tokenizer(), text) for text in TEXTS)
+    save_model(model, tokenizer, tmp_path / "again")
+    opened = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert all(ids_of(opened, text) == ids_of(tiny_tokenizer(), text) for text in TEXTS), "and transformers opens it"
+
+
+def test_tokens_without_an_embedding_are_refused(folder: Path):
+    longer = load_tokenizer(folder)
+    longer.add_tokens(["<new>"])
+    longer.save_pretrained(folder)
+    with pytest.raises(ValueError, match=rf"ids up to {VOCAB}, the model's embedding {VOCAB} rows; .*resize_token"):
+        open_model(str(folder), "cpu", "fp32")

@@ -5,8 +5,10 @@ Weights are far from their initial values, so that biases, norms and each matrix
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +19,25 @@ from r1kit.algo.packing import Batch, Packable
 from r1kit.config import OptimConfig
 from r1kit.model.hf import load_model
 from r1kit.model.tokenizer import train_tokenizer
-from r1kit.model.transformer import PackedAttention, Transformer, TransformerConfig
+from r1kit.model.transformer import Decoder, PackedAttention, Transformer, TransformerConfig
 from r1kit.training.learner import LocalLearner
 
-ARCHITECTURES = ("qwen2", "llama", "llama-untied", "qwen3")
+LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+YARN = {"factor": 4.0, "original_max_position_embeddings": 32}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "qwen2": {"tie_word_embeddings": True},
+    "llama": {"tie_word_embeddings": True},
+    "llama-untied": {},
+    "qwen3": {"head_dim": 16},
+    "mistral": {"head_dim": 16, "sliding_window": None},
+    "llama-biases": {"attention_bias": True, "mlp_bias": True},
+    "llama-llama3": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0, **LLAMA3}},
+    "llama-linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0}},
+    "llama-dynamic": {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 2.0}},
+    "qwen2-yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 500.0, **YARN}, "tie_word_embeddings": True},
+}
+"""What the fast decoder reads: `model_type`, a dash and what is special about it."""
+ARCHITECTURES = tuple(VARIANTS)
 VOCAB = 400
 HIDDEN = 32
 CONTEXT = 128
@@ -65,13 +82,17 @@ def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32, *, tie: bool =
 
 def hf_model(name: str, seed: int = 0) -> PreTrainedModel:
     """transformers' own model of one of ARCHITECTURES, every number of its config unlike the default."""
-    model_type = name.removesuffix("-untied")
+    own = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "tie_word_embeddings": False}
     config = AutoConfig.for_model(
-        model_type, vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=2,
+        name.split("-")[0], vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT, rms_norm_eps=1e-3,
-        rope_parameters={"rope_type": "default", "rope_theta": 500.0}, tie_word_embeddings=name in ("qwen2", "llama"),
-        bos_token_id=None, eos_token_id=None, **({"head_dim": 16} if model_type == "qwen3" else {}),
+        bos_token_id=None, eos_token_id=None, **copy.deepcopy(own | VARIANTS[name]),
     )  # fmt: skip
+    return hf_from_config(config, seed)
+
+
+def hf_from_config(config: Any, seed: int = 0) -> PreTrainedModel:
+    """transformers' model of a config, in fp32, far from its initial weights."""
     with torch.random.fork_rng():  # transformers draws initial weights from the global generator
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -83,14 +104,16 @@ def both_models(name: str, folder: Path) -> tuple[PreTrainedModel, Transformer]:
     """transformers' model, and ours with the weights that transformers saved in `folder`."""
     model = hf_model(name)
     model.save_pretrained(folder)
-    return model, load_model(folder, torch.float32)
+    ours = load_model(folder, torch.float32)
+    assert isinstance(ours, Transformer)
+    return model, ours
 
 
 def random_tokens(length: int, seed: int = 0) -> list[int]:
     return torch.randint(VOCAB, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def packed_hidden(model: Transformer, sequences: list[list[int]]) -> Tensor:
+def packed_hidden(model: Decoder, sequences: list[list[int]]) -> Tensor:
     """Hidden states [T, D] of sequences packed in this order."""
     attention = PackedAttention([len(sequence) for sequence in sequences], "cpu")
     return model(torch.tensor([t for sequence in sequences for t in sequence]), attention.positions_T, attention)

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from r1kit import __version__, presets, recipes
 from r1kit.allocator import tune_allocator
-from r1kit.config import ChatConfig, EvalConfig, RLConfig
+from r1kit.config import ChatConfig, DataConfig, EvaluateConfig, PushConfig, RLConfig, ScoreConfig
+from r1kit.sandbox import SandboxUnavailable
 
 T = TypeVar("T")
 
@@ -33,8 +34,11 @@ r1kit: DeepSeek-R1's training system, from a base model to R1-Zero, R1 and disti
   r1kit distill PRESET          a student from a teacher: on its samples, or on-policy
   r1kit pretrain PRESET         make a base model from scratch
   r1kit evaluate PATH           pass@1, cons@k and pass@k on held-out problems
+  r1kit data SOURCE             look at a data set as a run reads it: rows, what is left out, what is learnt
+  r1kit score TASK FILE         grade outputs in a .jsonl file, whoever made them
   r1kit report RUN              one self-contained HTML file of a run
   r1kit chat PATH               talk to a model
+  r1kit push PATH ORG/NAME      put a model with its card on the Hugging Face hub
   r1kit presets                 list the presets
 
 `r1kit COMMAND --help` says more; every setting is a flag. `--version` prints the version.
@@ -99,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, SandboxUnavailable) as error:
         if os.environ.get("R1KIT_DEBUG"):
             raise
         print(f"error: {error}\n(R1KIT_DEBUG=1 shows where)", file=sys.stderr)
@@ -139,7 +143,10 @@ def parse(args: list[str]) -> Call | None:
         "rl": _rl,
         "evaluate": _evaluate,
         "report": _report,
+        "score": _score,
+        "data": _data,
         "chat": _chat,
+        "push": _push,
     }
     if command in stages:
         registry, module = stages[command]
@@ -186,7 +193,7 @@ def _descriptions(registry: Mapping[str, tuple[str, Any]]) -> dict[str, str]:
 
 def _evaluate(rest: list[str]) -> Call:
     path, rest = _path("evaluate", rest, "the model: a model folder, a run folder or a Hugging Face name")
-    return Call("r1kit.stages.evaluate", (_flags("evaluate", [path, *rest], EvalConfig(model=path)),))
+    return Call("r1kit.stages.evaluate", (_flags("evaluate", [path, *rest], EvaluateConfig(model=path)),))
 
 
 def _chat(rest: list[str]) -> Call:
@@ -198,6 +205,31 @@ def _report(rest: list[str]) -> Call:
     path, rest = _path("report", rest, "a run folder or a pipeline folder")
     flags = _flags("report", [path, *rest], ReportFlags())
     return Call("r1kit.report.report", (Path(path), flags.out), heavy=False)
+
+
+def _data(rest: list[str]) -> Call:
+    source, rest = _path("data", rest, "a file, a folder, a name on the Hugging Face hub or a task", "SOURCE")
+    config = _flags("data", [source, *rest], DataConfig(source=source))
+    return Call("r1kit.stages.data", (config,), heavy=False)
+
+
+def _score(rest: list[str]) -> Call:
+    if rest[:1] in (["-h"], ["--help"]):
+        rest = ["TASK", "FILE.jsonl", "--help"]
+    task, rest = _path("score", rest, "a scorer (math, choice, code, ...) and a .jsonl file", "TASK FILE")
+    file, rest = _path("score", rest, "the .jsonl file after the scorer", "TASK FILE")
+    config = _flags("score", [f"{task} {file}", *rest], ScoreConfig(task=task, file=Path(file)))
+    return Call("r1kit.stages.score", (config,), heavy=False)
+
+
+def _push(rest: list[str]) -> Call:
+    if rest[:1] in (["-h"], ["--help"]):
+        rest = ["PATH", "ORG/NAME", "--help"]
+    what = "the model (a run folder, or a model folder) and the repository"
+    path, rest = _path("push", rest, what, "PATH ORG/NAME")
+    repo, rest = _path("push", rest, "the repository after the model", "PATH ORG/NAME")
+    config = _flags("push", [f"{path} {repo}", *rest], PushConfig(model=path, repo=repo))
+    return Call("r1kit.stages.push", (config,), heavy=False)
 
 
 def _choice(command: str, rest: list[str], descriptions: Mapping[str, str], more: str = "") -> str | None:
@@ -216,12 +248,12 @@ def _choice(command: str, rest: list[str], descriptions: Mapping[str, str], more
     return rest[0]
 
 
-def _path(command: str, rest: list[str], what: str) -> tuple[str, list[str]]:
+def _path(command: str, rest: list[str], what: str, form: str = "PATH") -> tuple[str, list[str]]:
     """The first argument and the others; `--help` may stand in its place."""
     if rest and rest[0] in ("-h", "--help"):
         return "PATH", ["--help"]
     if not rest or rest[0].startswith("-"):
-        raise UsageError(f"r1kit {command} needs {what} first: r1kit {command} PATH [--flags]")
+        raise UsageError(f"r1kit {command} needs {what} first: r1kit {command} {form} [--flags]")
     return rest[0], rest[1:]
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from r1kit import __version__
 from r1kit.config import (
+    ColumnsConfig,
     DistillConfig,
     EvalConfig,
     PreferencesConfig,
@@ -33,6 +34,7 @@ from r1kit.config import (
 from r1kit.model.hf import SHIPPED, model_folder
 from r1kit.recipes import Recipe, load_recipe
 from r1kit.run import CHANGEABLE, clock, cpu_cores, write_json_atomic
+from r1kit.trackers import check_trackers
 
 KINDS: dict[type, str] = {
     PretrainConfig: "pretrain", RLConfig: "rl", SFTConfig: "sft", RejectConfig: "reject",
@@ -146,7 +148,8 @@ def _resolved(value: Any, run: Path) -> Any:
 
 def _strings(value: Any) -> list[str]:
     if is_dataclass(value) and not isinstance(value, type):
-        return [text for f in fields(value) for text in _strings(getattr(value, f.name))]
+        named = [f.name for f in fields(value) if f.name not in ("track", "push_to_hub")]  # no inputs
+        return [text for name in named for text in _strings(getattr(value, name))]
     if isinstance(value, tuple):
         return [text for item in value for text in _strings(item)]
     return [value] if isinstance(value, str) else []
@@ -257,20 +260,32 @@ def output_digest(folder: Path) -> str:
 
 def check(config: Any) -> None:
     """Find what is missing outside the pipeline before the first stage computes: tasks, models and data."""
+    from r1kit.data.rows import check_source
     from r1kit.tasks import load_problems
     from r1kit.training.models import resolve_model
 
-    for name, value in _flat(to_dict(config)).items():
+    flat = _flat(to_dict(config))
+    for name, value in flat.items():
+        columns = _columns(flat, name.rpartition(".")[0].replace("on_policy", "sft"))
         match name.rpartition(".")[2]:
             case "tasks" | "general_tasks":
                 for task in value:
-                    load_problems(task, "train", 0)
+                    load_problems(task, "train", 0, columns=columns)
+            case "track":
+                check_trackers(value)
             case "model" | "teacher" if _local(value):
                 resolve_model(value)
             case "data" | "general_data":
                 for path in value:
                     if not path.startswith("@") and path != "general" and not Path(path).exists():
-                        raise FileNotFoundError(f"{path}: no such file; give a .jsonl file, a run folder or @stage")
+                        check_source(path)
+
+
+def _columns(flat: Mapping[str, Any], owner: str) -> ColumnsConfig:
+    """The names of columns that belong to the tasks of `owner` ("" for the config itself)."""
+    prefix = f"{owner}.columns." if owner else "columns."
+    named = {name.removeprefix(prefix): value for name, value in flat.items() if name.startswith(prefix)}
+    return ColumnsConfig(**named)
 
 
 def _local(model: str) -> bool:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import secrets
 import statistics
 import sys
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from r1kit import __version__
+from r1kit.trackers import Trackers, open_trackers
 from r1kit.types import Metrics, Sample
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 CHANGEABLE = {"run", "r1kit", "stop_after", "keep_checkpoints", "tokens_per_microbatch", "rows", "device"}
-CHANGEABLE |= {"eval.rows", "eval.device", "cpu_cores"}
+CHANGEABLE |= {"eval.rows", "eval.device", "cpu_cores", "track", "push_to_hub", "sft.track", "sft.push_to_hub"}
+CHANGEABLE |= {"heldout_every", "memory.gradient_checkpointing", "memory.offload_optimizer", "memory.offload_reference"}
+CHANGEABLE |= {f"vllm.{name}" for name in ("mode", "url", "python", "memory", "cache_gib", "max_len", "transfer")}
+CHANGEABLE |= {f"vllm.{name}" for name in ("folder", "tolerance", "timeout", "args")}
 """Config fields that may differ when a run goes on: they change where and how fast it computes, not what."""
 
 
@@ -59,16 +64,18 @@ def cpu_cores() -> int:
 class Run:
     """An open run folder, locked for this process. Use it as a context manager, or call `close`."""
 
-    def __init__(self, folder: Path, lock: IO[str]) -> None:
+    def __init__(self, folder: Path, lock: IO[str], trackers: Trackers) -> None:
         self.folder = folder
         self._lock = lock
+        self._trackers = trackers
 
     @classmethod
     def open(cls, folder: Path, config: Mapping[str, Any], stage: str) -> Run:
         """Make the folder, or go on with the one that is there. config.json gets `config`, stage, version and cores.
 
-        Raises ValueError when another process writes the run, when the folder holds something else, or when its
-        config.json differs from `config` in a field that changes the result.
+        Raises ValueError when another process writes the run, when the folder holds something else, when its
+        config.json differs from `config` in a field that changes the result, or when a tracker in the config's `track`
+        does not start.
         """
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
@@ -77,15 +84,17 @@ class Run:
             data = json.loads(json.dumps({**config, **about}))
             _check_config(folder, data)
             write_json_atomic(folder / "config.json", data)
+            trackers = _trackers(folder, data)
         except BaseException:
             lock.close()
             raise
-        return cls(folder, lock)
+        return cls(folder, lock, trackers)
 
     def log(self, step: int, metrics: Metrics) -> None:
-        """Append a row to metrics.jsonl. JSON has no NaN or infinity: such a value is written as null."""
+        """Append a row to metrics.jsonl, and show it in the trackers. JSON has no NaN or infinity: they become null."""
         values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         _append(self.folder / "metrics.jsonl", [{"step": step, "time": time.time(), **values}])
+        self._trackers.log(step, metrics)
 
     def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
         """Append every one of `samples` to samples.jsonl; the caller picks a few."""
@@ -106,7 +115,8 @@ class Run:
                 path.unlink()
 
     def close(self) -> None:
-        """Let another process write the run."""
+        """End the trackers, and let another process write the run."""
+        self._trackers.finish()
         self._lock.close()
 
     def __enter__(self) -> Run:
@@ -135,6 +145,17 @@ def _lock(folder: Path) -> IO[str]:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
+
+
+def _trackers(folder: Path, config: Mapping[str, Any]) -> Trackers:
+    """Those that the config names. trackers.json has the run's name in them, so that they go on when it does."""
+    if not config.get("track"):
+        return Trackers({})
+    path = folder / "trackers.json"
+    if not path.exists():
+        write_json_atomic(path, {"id": secrets.token_hex(4)})  # no two runs have the same, whatever their seeds
+    identity = json.loads(path.read_text(encoding="utf-8"))["id"]
+    return open_trackers(config["track"], folder, identity, config)
 
 
 def _check_config(folder: Path, config: dict[str, Any]) -> None:
@@ -230,6 +251,7 @@ SHOWN = {
     "loss/preference": ("loss", "{:.3f}"),
     "accuracy": ("accuracy", "{:.1%}"),
     "eval/accuracy": ("held-out accuracy", "{:.1%}"),
+    "heldout/nll": ("held-out loss", "{:.3f}"),
     "reward/mean": ("reward", "{:.3f}"),
     "reward/preference": ("preference", "{:.2f}"),
     "language/consistency": ("one language", "{:.1%}"),

@@ -38,13 +38,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Packable:
-    """One sequence to train on: `tokens[prompt_length:]` are its completion."""
+    """One sequence to train on: `tokens[prompt_length:]` are its completion, or those of them that `mask` has."""
 
     tokens: tuple[int, ...]
     prompt_length: int
     advantage: float = 1.0
     weight: float = 1.0
     sampler_logprobs: tuple[float, ...] = ()
+    mask: tuple[int, ...] = ()
+    """1 for each token that has a loss, 0 for the others; empty: all after the prompt."""
 
 
 def microbatches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -77,10 +79,12 @@ def pack(sequences: Sequence[Packable], device: torch.device | str = "cpu") -> B
     for row, sequence in enumerate(sequences):
         # The first token of a sequence is predicted by nothing, so it is never trained on.
         first = max(sequence.prompt_length, 1)
-        count = len(sequence.tokens) - first
-        predict.extend(range(len(tokens) + first - 1, len(tokens) + first - 1 + count))
+        places = range(first, len(sequence.tokens))
+        trained = [place for place in places if sequence.mask[place]] if sequence.mask else places
+        count = len(trained)
+        predict.extend(len(tokens) + place - 1 for place in trained)
         tokens.extend(sequence.tokens)
-        labels.extend(sequence.tokens[first:])
+        labels.extend(sequence.tokens[place] for place in trained)
         owners.extend([row] * count)
         advantages.extend([sequence.advantage] * count)
         weights.extend([sequence.weight] * count)

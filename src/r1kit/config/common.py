@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,126 @@ class OptimConfig:
             0 <= self.final_lr_fraction <= 1,
             f"--optim.final-lr-fraction is {self.final_lr_fraction}; give a value from 0 to 1",
         )
+
+
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
+"""Every linear layer of a block, by its name in Hugging Face's models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters (LoRA, arXiv 2106.09685) are trained and the model's own weights stay as they are.
+
+    y = W x + alpha / rank * B A x, without dropout. A learning rate about ten times that of all weights suits them.
+    """
+
+    rank: int = 0
+    """Rank of the adapters; 0 trains all weights, without adapters."""
+    alpha: float = 32.0
+    """Scale of the adapters, divided by the rank."""
+    targets: tuple[LoraTarget, ...] = LORA_TARGETS
+    """Linear layers with an adapter, by their names in Hugging Face's models: all of a block."""
+    adapter: str = ""
+    """Adapter to start from: a folder with adapter_config.json, of r1kit or PEFT; its rank, alpha and targets hold."""
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 0, f"--lora.rank is {self.rank}; give 0 (all weights) or more")
+        require(self.alpha > 0, f"--lora.alpha is {self.alpha}; give a value above 0")
+        require(len(self.targets) > 0, "--lora.targets is empty; give at least one linear layer, such as q_proj")
+        require(len(set(self.targets)) == len(self.targets), f"--lora.targets names {self.targets}; give each once")
+
+    @property
+    def on(self) -> bool:
+        return self.rank > 0 or bool(self.adapter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """What to trade for memory. docs/lora.md has the bytes per parameter of each choice."""
+
+    gradient_checkpointing: bool = False
+    """Keep only the input of every block and compute it again for the gradient: the same numbers, a third slower."""
+    optimizer: Literal["adamw", "adamw8bit", "paged-adamw8bit"] = "adamw"
+    """AdamW's two moments in fp32 (8 bytes a weight), or in 8 bits (2 bytes), or in 8 bits in pages that leave the GPU
+    when it is full. 8 bits need bitsandbytes."""
+    offload_optimizer: bool = False
+    """Keep fp32 weights, gradients and AdamW's moments in CPU memory, and take the steps there. For CUDA."""
+    offload_reference: bool = False
+    """Keep the reference policy in CPU memory and bring it to the GPU block by block. For CUDA."""
+
+    def __post_init__(self) -> None:
+        require(
+            not self.offload_optimizer or self.optimizer == "adamw",
+            f"--memory.offload-optimizer keeps AdamW's moments in CPU memory, --memory.optimizer {self.optimizer} on "
+            f"the GPU; give one of the two",
+        )
+
+
+SamplerKind = Literal["local", "vllm"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmConfig:
+    """vLLM for `--sampler vllm`. docs/vllm.md has the ways to run it."""
+
+    mode: Literal["in-process", "server"] = "in-process"
+    """in-process: `vllm.LLM` in this program. server: behind HTTP, in an environment or on a machine of its own, as
+    with `url` or `python`."""
+    url: str = ""
+    """A server that runs already, such as http://127.0.0.1:8000; empty: the run starts one and ends it."""
+    python: str = ""
+    """Python that has vLLM, for the server that the run starts; empty: this one."""
+    memory: float = 0.5
+    """Share of the GPU's memory that vLLM takes, weights and KV cache together; the learner needs the rest."""
+    cache_gib: float = 0.0
+    """KV cache, GiB; 0: what `memory` leaves (on a CPU: 1)."""
+    max_len: int = 0
+    """Longest prompt and completion together, tokens; 0 is the model's context."""
+    transfer: Literal["auto", "file", "ipc"] = "auto"
+    """How weights are handed over: by a file in memory or on disk, or by CUDA IPC where vLLM has the learner's GPU."""
+    folder: Path | None = None
+    """Folder of that file; default: /dev/shm, or where temporary files go. Another machine needs a shared one."""
+    tolerance: float = 0.0
+    """Largest mean difference between sampler's and learner's log-probs of the probe, nats; 0: 0.005 in fp32, 0.2 in
+    bf16."""
+    truncated_is: float = 2.0
+    """Cap of the importance weights that correct what sampler and learner compute differently, where
+    `algo.truncated_is` is 0 (RL). 0 is off."""
+    timeout: float = 3600.0
+    """Longest wait for vLLM's start, and for a group of completions, seconds."""
+    args: tuple[str, ...] = ()
+    """Further arguments of vLLM's engine, NAME=VALUE, such as tensor_parallel_size=2."""
+
+    def __post_init__(self) -> None:
+        require(not (self.url and self.python), "--vllm.url is of a server that runs; leave out --vllm.python")
+        require(
+            not self.url or self.url.startswith(("http://", "https://")),
+            f"--vllm.url is {self.url!r}; give an address such as http://127.0.0.1:8000",
+        )
+        require(0 < self.memory <= 1, f"--vllm.memory is {self.memory}; give a share above 0, at most 1")
+        for name in ("cache_gib", "max_len", "tolerance", "truncated_is"):
+            value = getattr(self, name)
+            require(value >= 0, f"--vllm.{name.replace('_', '-')} is {value}; give 0 or more")
+        for argument in self.args:
+            require("=" in argument, f"--vllm.args has {argument!r}; give NAME=VALUE, such as tensor_parallel_size=2")
+
+    @property
+    def in_process(self) -> bool:
+        return self.mode == "in-process" and not self.url and not self.python
+
+    def engine_args(self) -> dict[str, Any]:
+        """`args` with their values: JSON where they are, else text."""
+        pairs = (argument.split("=", 1) for argument in self.args)
+        return {name.strip("-").replace("-", "_"): _json_or_text(value) for name, value in pairs}
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value.lower() if value in ("True", "False") else value)
+    except ValueError:
+        return value
 
 
 def to_dict(config: Any) -> dict[str, Any]:

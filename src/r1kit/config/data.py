@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from r1kit.config.common import Device, DType, require
+from r1kit.config.common import Device, DType, SamplerKind, VllmConfig, require
+from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class EndpointConfig:
     """Further tries after a time-out, a 429 or a 5xx, with growing pauses."""
     timeout: float = 600.0
     """Longest wait for one answer, seconds."""
+    prompt_price: float = 0.0
+    """Price of a million prompt tokens, in any currency: the card then says what the calls cost."""
+    completion_price: float = 0.0
+    """Price of a million completion tokens."""
     cache: Path | None = None
     """Folder of answered calls, so that a resumed stage does not pay twice; default: in the run folder."""
 
@@ -38,6 +43,9 @@ class EndpointConfig:
         require(bool(self.url) == bool(self.model), f"endpoint url {self.url!r} and model {self.model!r} go together")
         require(self.concurrency > 0, f"endpoint concurrency is {self.concurrency}; give at least 1")
         require(self.retries >= 0, f"endpoint retries is {self.retries}; give 0 or more")
+        for name in ("prompt_price", "completion_price"):
+            value = getattr(self, name)
+            require(value >= 0, f"endpoint {name} is {value}; give 0 (unknown) or more, per million tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +93,11 @@ class RejectConfig:
     model: str = ""
     """Model folder, run folder or Hugging Face name to sample."""
     tasks: tuple[str, ...] = ("countdown", "remainder")
-    """Tasks whose training problems are sampled."""
+    """Tasks whose training problems are sampled: names of `r1kit.tasks`, or data sets."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    system_prompt: str = ""
+    """Put before prompts that have no system message. R1's own models want none (their model card)."""
     template: str = "short"
     """Prompt template of the model that is sampled."""
     num_problems: int = 512
@@ -110,11 +122,14 @@ class RejectConfig:
     judge: EndpointConfig = field(default_factory=EndpointConfig)
     """The endpoint that judges completions whose problem has no rule (R1 V2 B.3.3, Listing 4)."""
     general_data: tuple[str, ...] = ()
-    """Non-reasoning data to join: `general` (the demo's), or .jsonl files with `messages`."""
+    """Non-reasoning data to join: `general` (the demo's), or conversations (a file, a folder, org/name)."""
     general_share: float = 0.22
     """Share of the joined general data (R1 V2 Table 5: 177,812 of 804,745)."""
     seed: int = 0
     """Everything random is a function of it."""
+    sampler: SamplerKind = "local"
+    """local: r1kit's own. vllm: vLLM, for large models."""
+    vllm: VllmConfig = field(default_factory=VllmConfig)
     rows: int = 256
     """Completions decoded at a time."""
     device: Device = "auto"
@@ -144,6 +159,7 @@ class PreferencesConfig:
     """Model that is sampled."""
     tasks: tuple[str, ...] = ("general",)
     """Tasks of general prompts; scorer `helpful` gives pairs, scorer `safety` labelled responses."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     template: str = "short"
     """Prompt template of the model that is sampled."""
     num_prompts: int = 384

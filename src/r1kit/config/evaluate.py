@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from r1kit.config.common import Device, DType, require
+from r1kit.config.common import Device, DType, SamplerKind, VllmConfig, require
+from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +17,14 @@ class EvalConfig:
     model: str = ""
     """Model folder, run folder (its last checkpoint) or Hugging Face name."""
     tasks: tuple[str, ...] = ("countdown", "remainder")
-    """Tasks to score on: names of `r1kit.tasks`, `reasoning_gym:NAME`, or a path to a .jsonl file."""
+    """Tasks to score on: names of `r1kit.tasks`, `reasoning_gym:NAME`, or data sets (a file, a folder, gsm8k,
+    org/name)."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    system_prompt: str = ""
+    """Put before prompts that have no system message. R1's own models want none (their model card)."""
     template: str = "short"
-    """Prompt template: short, short-prefilled, r1-zero, r1-zero-prefilled, or chat (the model's own)."""
+    """Prompt template: short, r1-zero or r1 (each also -prefilled), or chat or chat-prefilled (the model's own)."""
     split: Literal["train", "heldout"] = "heldout"
     """Which problems. Train and held-out never overlap."""
     num_problems: int = 128
@@ -37,6 +43,8 @@ class EvalConfig:
     """Seed of the problems and of the sampling."""
     rows: int = 256
     """Completions decoded at a time."""
+    unsafe_code: bool = False
+    """Run model-written programs (scorer `code`) without a sandbox, where the machine offers none."""
     device: Device = "auto"
     """Where to run."""
     dtype: DType = "auto"
@@ -51,13 +59,24 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(EvalConfig):
+    """Score a model: `r1kit evaluate PATH`."""
+
+    sampler: SamplerKind = "local"
+    """local: r1kit's own. vllm: vLLM, for large models and for architectures that only it has."""
+    vllm: VllmConfig = field(default_factory=VllmConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChatConfig:
     """Talk to a model in the terminal: `r1kit chat PATH`."""
 
     model: str = ""
     """Model folder, run folder (its last checkpoint), pipeline folder or Hugging Face name."""
+    system_prompt: str = ""
+    """System message of the conversation; empty is none. R1's own models want none (their model card)."""
     template: str = "short"
-    """Prompt template: short, short-prefilled, r1-zero, r1-zero-prefilled, or chat (the model's own)."""
+    """Prompt template: short, r1-zero or r1 (each also -prefilled), or chat or chat-prefilled (the model's own)."""
     temperature: float = 0.6
     """Sampling temperature (DeepSeek-R1's model card: 0.5 to 0.7); 0 is greedy."""
     top_p: float = 0.95

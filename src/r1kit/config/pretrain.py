@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from r1kit.config.common import Device, DType, OptimConfig, require
+from r1kit.config.common import Device, DType, OptimConfig, TrackerName, require
 from r1kit.config.evaluate import EvalConfig
 
 
@@ -69,6 +69,8 @@ class PretrainConfig:
     """Where to run."""
     dtype: DType = "auto"
     """Compute type; master weights and optimizer state are always fp32. auto: bf16 where the hardware has it."""
+    track: tuple[TrackerName, ...] = ()
+    """Also show the rows of metrics.jsonl in these: tensorboard, wandb, trackio (docs/trackers.md)."""
     stop_after: int = 0
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 

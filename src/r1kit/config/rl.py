@@ -6,8 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from r1kit.config.common import Device, DType, OptimConfig, require
+from r1kit.config.common import (
+    Device,
+    DType,
+    LoraConfig,
+    MemoryConfig,
+    OptimConfig,
+    SamplerKind,
+    TrackerName,
+    VllmConfig,
+    require,
+)
 from r1kit.config.evaluate import EvalConfig
+from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +52,8 @@ class AlgoConfig:
     mask_truncated: bool = False
     """Leave completions that hit the length cap out of the loss (DAPO's overlong filtering)."""
     truncated_is: float = 0.0
-    """Weigh each token by min(pi_learner / pi_sampler, C), against sampler/learner mismatch. 0 is off; 2 is usual."""
+    """Weigh each token by min(pi_learner / pi_sampler, C), against sampler/learner mismatch. 0 is off, except with
+    `--sampler vllm`, where `vllm.truncated_is` holds; 2 is usual."""
 
     def __post_init__(self) -> None:
         require(self.clip_low >= 0, f"--algo.clip-low is {self.clip_low}; give 0 or more")
@@ -63,15 +75,38 @@ class RewardConfig:
 
     accuracy_weight: float = 1.0
     """Weight of the accuracy reward (1 for a right answer, else 0)."""
+    code_share: bool = False
+    """The accuracy of a program that fails is the share of the tests that it passes, not 0."""
     format_weight: float = 1.0
     """Weight of the format reward (1 for a completion in the form that `format` asks for, else 0)."""
-    format: Literal["r1-zero", "r1"] = "r1-zero"
+    format: Literal["r1-zero", "r1", "free"] = "r1-zero"
     """r1-zero: <think>...</think> then <answer>...</answer> and nothing else. r1: one closed <think>...</think>, then a
-    response that is not empty (the summary, with the answer in <answer> or \\boxed)."""
+    response that is not empty (the summary, with the answer in <answer> or \\boxed). free: no form, so no format
+    reward; the answer may also be the last one boxed or stated."""
     language_weight: float = 0.0
     """Weight of the language consistency of the chain of thought, 0 to 1 (the paper sums it directly: 1)."""
     preference_weight: float = 0.0
     """Weight of the reward model's score on general prompts, in units of its standard deviation (scaling is ours)."""
+    repetition_weight: float = 0.0
+    """Weight of the repetition penalty: minus the share of n-grams that repeat an earlier one (not the paper's)."""
+    repetition_ngram: int = 20
+    """Words (or Chinese characters) in an n-gram of the repetition penalty."""
+    length: Literal["none", "cosine"] = "none"
+    """cosine: a reward that goes from one value at 0 tokens to another at `length_max` along half a cosine, apart for
+    right and for wrong answers (Yeo et al. 2025; not the paper's). An undecided answer has none."""
+    length_weight: float = 1.0
+    """Weight of the length reward."""
+    length_max: int = 0
+    """Tokens at which the cosine ends."""
+    length_right: tuple[float, float] = (1.0, 0.5)
+    """Length reward of right answers: at 0 tokens, at `length_max`."""
+    length_wrong: tuple[float, float] = (-0.5, 0.0)
+    """Length reward of wrong answers: at 0 tokens, at `length_max`."""
+    length_exceeded: float = -0.5
+    """Length reward of a completion of `length_max` tokens or more, right or wrong."""
+    unsafe_code: bool = False
+    """Run model-written programs (scorer `code`) without a sandbox, where the machine offers none. They can then do
+    all that you can: for machines that are thrown away."""
     helpful_model: str = ""
     """Reward model of prompts with scorer `helpful`: a run folder of `r1kit reward-model`."""
     safety_model: str = ""
@@ -82,6 +117,11 @@ class RewardConfig:
             self.preference_weight == 0 or bool(self.helpful_model or self.safety_model),
             f"--reward.preference-weight is {self.preference_weight}; give --reward.helpful-model or "
             f"--reward.safety-model too",
+        )
+        require(self.repetition_ngram > 0, f"--reward.repetition-ngram is {self.repetition_ngram}; give at least 1")
+        require(
+            self.length == "none" or self.length_max > 0,
+            f"--reward.length is {self.length} and --reward.length-max is {self.length_max}; give its tokens",
         )
 
 
@@ -94,7 +134,12 @@ class RLConfig:
     model: str = "demo-base"
     """Base model: a folder, a Hugging Face name, or demo-base (shipped with r1kit)."""
     tasks: tuple[str, ...] = ("countdown", "remainder")
-    """Training tasks, mixed evenly."""
+    """Training tasks, mixed evenly: names of `r1kit.tasks`, `reasoning_gym:NAME`, or data sets (a file, gsm8k,
+    org/name)."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    system_prompt: str = ""
+    """Put before prompts that have no system message. R1's own models want none (their model card)."""
     general_tasks: tuple[str, ...] = ()
     """Tasks of general prompts, whose reward is the reward models' (RL for all scenarios)."""
     general_share: float = 0.25
@@ -103,7 +148,7 @@ class RLConfig:
     """Step from which general prompts and their preference reward take part (paper: the last 400 of 1,700 steps,
     because longer training on a reward model invites reward hacking)."""
     template: str = "short"
-    """Prompt template: short, short-prefilled, r1-zero, r1-zero-prefilled, or chat (the model's own)."""
+    """Prompt template: short, r1-zero or r1 (each also -prefilled), or chat or chat-prefilled (the model's own)."""
     seed: int = 0
     """Everything random is a function of (seed, step)."""
     steps: int = 100
@@ -129,6 +174,8 @@ class RLConfig:
     raised_cap: int = 0
     """The later cap (paper: 65,536)."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     algo: AlgoConfig = field(default_factory=AlgoConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -142,12 +189,20 @@ class RLConfig:
     """Checkpoints kept; older ones are deleted."""
     tokens_per_microbatch: int = 16384
     """Tokens in one forward/backward pass. Changes speed and memory, not the gradient."""
+    sampler: SamplerKind = "local"
+    """local: r1kit's own, on the learner's weights. vllm: vLLM, for large models; its mismatch is measured as
+    `kl/sampler` and corrected by `vllm.truncated_is`."""
+    vllm: VllmConfig = field(default_factory=VllmConfig)
     rows: int = 256
-    """Completions decoded at a time by the local sampler."""
+    """Completions decoded at a time."""
     device: Device = "auto"
     """Where to run."""
     dtype: DType = "auto"
     """Compute type; master weights and optimizer state are always fp32. auto: bf16 where the hardware has it."""
+    track: tuple[TrackerName, ...] = ()
+    """Also show the rows of metrics.jsonl in these: tensorboard, wandb, trackio (docs/trackers.md)."""
+    push_to_hub: str = ""
+    """When the run is done, put its model on the Hugging Face hub as this, ORG/NAME, private where it is new."""
     stop_after: int = 0
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
@@ -181,7 +236,18 @@ class RLConfig:
             self.algo.overlong_buffer < self.max_new_tokens,
             f"--algo.overlong-buffer {self.algo.overlong_buffer} must be below --max-new-tokens {self.max_new_tokens}",
         )
+        require(
+            self.sampler == "local" or (self.top_p == 1 and self.top_k == 0),
+            f"--top-p {self.top_p} and --top-k {self.top_k}: vLLM gives no log-probs of the distribution before these "
+            f"cut it, which the loss needs; use --top-p 1 --top-k 0, or --sampler local",
+        )
+        require(self.sampler == "local" or self.temperature > 0, "--temperature is 0; give a value above 0")
 
     @property
     def steps_per_rollout(self) -> int:
         return self.minibatches * self.inner_epochs
+
+    @property
+    def truncated_is(self) -> float:
+        """The cap of the importance weights that holds; 0 is off."""
+        return self.algo.truncated_is or (self.vllm.truncated_is if self.sampler == "vllm" else 0.0)

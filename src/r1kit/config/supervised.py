@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from r1kit.config.common import Device, DType, OptimConfig, require
+from r1kit.config.common import Device, DType, LoraConfig, MemoryConfig, OptimConfig, TrackerName, require
 from r1kit.config.data import RejectConfig
 from r1kit.config.evaluate import EvalConfig
+from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,15 @@ class SFTConfig:
     model: str = "demo-base"
     """Model to start from."""
     data: tuple[str, ...] = ()
-    """.jsonl files with `messages` (the last one the assistant's), or run folders of `r1kit reject`."""
+    """Conversations: files, folders, names on the Hugging Face hub, or run folders of `r1kit reject`."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    system_prompt: str = ""
+    """Put before conversations that have no system message. R1's own models want none (their model card)."""
+    turns: Literal["all", "last"] = "all"
+    """Which of the assistant's turns are learnt. all: each, after what the model sees when it says it."""
     template: str = "short"
-    """Prompt template: short, short-prefilled, r1-zero, r1-zero-prefilled, or chat (the model's own)."""
+    """Prompt template: short, r1-zero or r1 (each also -prefilled), or chat or chat-prefilled (the model's own)."""
     seed: int = 0
     """Order of the data in each epoch."""
     epochs: int = 2
@@ -33,10 +40,18 @@ class SFTConfig:
     """Longest conversation, tokens (R1: 32,768); longer ones are dropped and counted."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-5, schedule="cosine", final_lr_fraction=0.1))
     """R1: cosine from 5e-5 to 5e-6."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Held-out evaluation; its model and template are this run's."""
     eval_every: int = 0
     """Steps between evaluations, and one after the last; 0 is never."""
+    heldout_data: tuple[str, ...] = ()
+    """Conversations whose loss is measured and that are not trained on; sources as for `data`."""
+    heldout_share: float = 0.0
+    """Share of the prompts of `data` kept for the held-out loss as well; chosen by the prompt's content."""
+    heldout_every: int = 100
+    """Steps between measurements of the held-out loss, and one before the first and after the last step."""
     save_every: int = 100
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = 1
@@ -47,13 +62,20 @@ class SFTConfig:
     """Where to run."""
     dtype: DType = "auto"
     """Compute type; master weights and optimizer state are always fp32. auto: bf16 where the hardware has it."""
+    track: tuple[TrackerName, ...] = ()
+    """Also show the rows of metrics.jsonl in these: tensorboard, wandb, trackio (docs/trackers.md)."""
+    push_to_hub: str = ""
+    """When the run is done, put its model on the Hugging Face hub as this, ORG/NAME, private where it is new."""
     stop_after: int = 0
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_tokens", "save_every", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "max_tokens", "heldout_every", "save_every", "keep_checkpoints"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        require(
+            0 <= self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share from 0, below 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +89,11 @@ class RewardModelConfig:
     model: str = "demo-base"
     """Model whose weights the backbone starts from."""
     data: tuple[str, ...] = ()
-    """.jsonl files (helpful: prompt or messages, chosen, rejected; safety: prompt or messages, response, safe), or run
-    folders of `r1kit preferences`."""
+    """Files, folders or hub names (helpful: prompt or messages, chosen, rejected; safety: prompt or messages, response,
+    safe), or run folders of `r1kit preferences`."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     template: str = "short"
-    """Prompt template: short, short-prefilled, r1-zero, r1-zero-prefilled, or chat (the model's own)."""
+    """Prompt template: short, r1-zero or r1 (each also -prefilled), or chat or chat-prefilled (the model's own)."""
     heldout_share: float = 0.1
     """Share of the prompts kept for the accuracy that is reported; chosen by the prompt's content."""
     seed: int = 0
@@ -83,6 +106,7 @@ class RewardModelConfig:
     """Longest prompt with response, tokens; longer ones are dropped and counted."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=6e-6))
     """R1 V2 3.1: learning rate 6e-6."""
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     save_every: int = 100
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = 1
@@ -93,6 +117,8 @@ class RewardModelConfig:
     """Where to run."""
     dtype: DType = "auto"
     """Compute type; master weights and optimizer state are always fp32. auto: bf16 where the hardware has it."""
+    track: tuple[TrackerName, ...] = ()
+    """Also show the rows of metrics.jsonl in these: tensorboard, wandb, trackio (docs/trackers.md)."""
     stop_after: int = 0
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 

@@ -89,12 +89,25 @@ def data_card(counts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             "",
             *_table(["dropped because", "completions"], [[why, f"{n:,}"] for why, n in counts["dropped"].items()]),
             "",
+            *endpoint_lines(counts.get("calls", {})),
             "## Settings",
             "",
             *_table(["setting", "value"], [[f"`{name}`", f"`{value}`"] for name, value in _flat(settings)]),
             "",
         ]
     )
+
+
+def endpoint_lines(calls: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A section with what each endpoint took, and what that costs where its prices are known; nothing without one."""
+    if not calls:
+        return []
+    names = ("calls", "failed", "prompt_tokens", "completion_tokens")
+    rows = [
+        [endpoint, *(f"{used[name]:,.0f}" for name in names), f"{used['cost']:,.4g}" if "cost" in used else "unknown"]
+        for endpoint, used in calls.items()
+    ]
+    return ["## Calls", "", *_table(["endpoint", *(name.replace("_", " ") for name in names), "cost"], rows), ""]
 
 
 def _domain_cells(domains: Mapping[str, Mapping[str, float]]) -> list[list[str]]:

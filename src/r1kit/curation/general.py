@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r1kit.config.source import ColumnsConfig
 from r1kit.curation.select import Row
-from r1kit.jsonl import json_rows
+from r1kit.data.layouts import conversation_of
+from r1kit.data.rows import read_rows
 from r1kit.rewards.language import prompt_language
 from r1kit.rewards.reward import language_of
 from r1kit.tasks import general, load_problems
-
-ROLES = ("system", "user", "assistant")
 
 
 def num_general(num_rows: int, share: float) -> int:
@@ -73,38 +73,25 @@ def demo_general(count: int, seed: int) -> list[Row]:
     return list(rows.values())
 
 
-def read_general(file: str) -> list[Row]:
-    """A user's conversations: one object with `messages` a line, the last turn the assistant's.
+def read_general(source: str, columns: ColumnsConfig | None = None) -> list[Row]:
+    """A user's conversations (`r1kit.data`), the last turn the assistant's.
 
     `domain` (default: general), `language` (default: that of the last question) and `id` are taken over. ValueError
-    names file, line and value; FileNotFoundError when there is no file.
+    names place and value; FileNotFoundError when there is no source.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"--general-data {file}: no such file; give `general` or the path of a .jsonl file")
-    found = enumerate(json_rows(path, 'write {"messages": [...]}'), start=1)
-    rows = [_general_row(where, row, f"{path.stem}/{number}") for number, (where, row) in found]
+    found = enumerate(read_rows(source, columns, training_only=True), start=1)
+    rows = [_general_row(where, row, f"{Path(source).stem}/{number}") for number, (where, _, row) in found]
     if not rows:
-        raise ValueError(f'{path}: the file is empty; give one {{"messages": [...]}} object a line')
+        raise ValueError(f'{source}: the file is empty; give one {{"messages": [...]}} object a line')
     return rows
 
 
 def _general_row(where: str, row: dict[str, Any], default_id: str) -> Row:
-    turns = row.get("messages")
-    if not isinstance(turns, list) or len(turns) < 2:
-        raise ValueError(f"{where}: needs `messages`, a list of at least two turns, the last one the assistant's")
-    for turn in turns:
-        known = isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
-        if not known:
-            raise ValueError(
-                f'{where}: message {str(turn)[:60]!r} needs "role" (one of {", ".join(ROLES)}) and "content" (a text)'
-            )
-    questions = [turn["content"] for turn in turns if turn["role"] == "user"]
-    if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip() or not questions:
-        raise ValueError(f"{where}: the last message must be the assistant's, with content, after one of the user's")
+    messages = conversation_of(where, row)
+    questions = [message.content for message in messages if message.role == "user"]
     return {
         "id": str(row.get("id", default_id)),
-        "messages": [{"role": turn["role"], "content": turn["content"]} for turn in turns],
+        "messages": [{"role": message.role, "content": message.content} for message in messages],
         "domain": str(row.get("domain", "general")),
         "language": str(row.get("language") or prompt_language(questions[-1])),
         "tokens": 0,

@@ -1,6 +1,6 @@
 """Preference data of many layouts: pairs for the helpful reward model, labelled responses for the safety one.
 
-A source is a run folder of `r1kit preferences` or a .jsonl file (also .jsonl.gz), one object a line:
+A source is a run folder of `r1kit preferences`, or a file, a folder or a hub name (`r1kit.data.rows`); a row is
 
     helpful   {"prompt" or "messages" or "conversations", "chosen", "rejected"}, or two whole dialogues without a
               prompt, as HH-RLHF has them: {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}
@@ -18,10 +18,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from r1kit.jsonl import json_rows
+from r1kit.config.source import ColumnsConfig
+from r1kit.data.rows import read_rows
 from r1kit.types import Message
 
 PAIRS = "pairs.jsonl"
@@ -77,32 +77,34 @@ def is_heldout(key: str, share: float) -> bool:
     return int(key[:16], 16) / 16**16 < share
 
 
-def read_pairs(sources: Sequence[str]) -> tuple[list[Pair], Counter[str]]:
+def read_pairs(sources: Sequence[str], columns: ColumnsConfig | None = None) -> tuple[list[Pair], Counter[str]]:
     """The pairs of all sources in order, and how many rows were left out for which reason.
 
     Left out: a chosen equal to the rejected, an empty response, dialogues whose prompts differ, repeated rows. Raises
     FileNotFoundError for a missing source, ValueError (file, line, what to do) for a row that is no pair.
     """
-    return _read(sources, PAIRS, _pair)
+    return _read(sources, PAIRS, _pair, columns)
 
 
-def read_labelled(sources: Sequence[str]) -> tuple[list[LabelledResponse], Counter[str]]:
+def read_labelled(
+    sources: Sequence[str], columns: ColumnsConfig | None = None
+) -> tuple[list[LabelledResponse], Counter[str]]:
     """The labelled responses of all sources in order, and how many rows were left out for which reason.
 
     Errors as in `read_pairs`.
     """
-    return _read(sources, SAFETY, _labelled)
+    return _read(sources, SAFETY, _labelled, columns)
 
 
 def _read(
-    sources: Sequence[str], in_run: str, make: Callable[[str, dict[str, Any]], T]
+    sources: Sequence[str], in_run: str, make: Callable[[str, dict[str, Any]], T], columns: ColumnsConfig | None
 ) -> tuple[list[T], Counter[str]]:
     if not sources:
-        raise ValueError("--data is empty; give .jsonl files or run folders of `r1kit preferences`")
+        raise ValueError("--data is empty; give files, folders, hub names or run folders of `r1kit preferences`")
     found: dict[T, None] = {}
     left_out: Counter[str] = Counter()
     for source in sources:
-        for where, row in json_rows(_file_of(source, in_run)):
+        for where, _, row in read_rows(source, columns, in_run=in_run, training_only=True):
             try:
                 item = make(where, row)
             except _Unusable as reason:
@@ -112,17 +114,6 @@ def _read(
                 left_out["repeated"] += 1
             found[item] = None
     return list(found), left_out
-
-
-def _file_of(source: str, in_run: str) -> Path:
-    path = Path(source)
-    if not path.is_dir():
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; give a .jsonl file or a run folder of `r1kit preferences`")
-        return path
-    if not (path / in_run).is_file():
-        raise FileNotFoundError(f"{path} has no {in_run}; is it a finished run of `r1kit preferences`?")
-    return path / in_run
 
 
 def _pair(where: str, row: dict[str, Any]) -> Pair:

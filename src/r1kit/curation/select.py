@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config import ReadableConfig
-from r1kit.rewards.accuracy import PREFERENCE_SCORERS, score_answer
+from r1kit.rewards.accuracy import WHOLE_RESPONSE, score_answer
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.readable import readable_fault
 from r1kit.rewards.reward import language_of
@@ -272,7 +272,7 @@ def rewrite(candidates: Sequence[Candidate], selection: Selection) -> list[tuple
 def rule_verdict(candidate: Candidate) -> tuple[Verdict, str]:
     """The verdict of the problem's scorer on the candidate's text, and its reason."""
     problem, parsed = candidate.problem, parse_completion(candidate.text, "r1")
-    answer = parsed.response if problem.scorer in PREFERENCE_SCORERS else parsed.answer
+    answer = parsed.response if problem.scorer in WHOLE_RESPONSE else parsed.answer
     judged = score_answer(problem.scorer, answer, problem.gold)
     return judged.verdict, judged.reason
 

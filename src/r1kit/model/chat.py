@@ -1,7 +1,8 @@
 """Prompt templates: from a problem's messages to the text that the model continues.
 
-`r1-zero` is the paper's (R1 Table 1), `short` the same idea for tiny models, `chat` the tokenizer's own. A template may
-end by opening the thought itself; that tail is the prefill, and completions are scored as prefill + completion.
+`r1-zero` is the paper's (R1 Table 1), `short` the same idea for tiny models, `r1` DeepSeek-R1's own marks, `chat` the
+tokenizer's template. A template may end by opening the thought itself; that tail is the prefill, and completions are
+scored as prefill + completion.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from jinja2.exceptions import TemplateError
+
+from r1kit.model.tokenizer import begin_text, end_tokens
 from r1kit.types import Message
 
 if TYPE_CHECKING:
@@ -26,6 +30,11 @@ R1_ZERO = (
     "process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> "
     "reasoning process here </think> <answer> answer here </answer>. User: {prompt}. Assistant:"
 )
+# What R1's chat template makes of one question. Its model card: no system prompt, all instructions in the user's turn.
+R1_BEGIN, R1_USER, R1_ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
+R1 = f"{R1_BEGIN}{R1_USER}{{prompt}}{R1_ASSISTANT}"
+THINK = "<think>\n"
+"""What R1's chat template opens a thought with."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +70,13 @@ TEMPLATES = {
         Template("short-prefilled", SHORT + " <think>"),
         Template("r1-zero", R1_ZERO),
         Template("r1-zero-prefilled", R1_ZERO + " <think>\n"),
+        Template("r1", R1),
+        Template("r1-prefilled", R1 + THINK),
     )
 }
-"""The plain ones; `chat` is the tokenizer's own."""
+"""The plain ones."""
+CHAT = ("chat", "chat-prefilled")
+"""The tokenizer's own; and the same with the thought opened, where the template does not open it itself."""
 
 
 @dataclass(frozen=True)
@@ -79,31 +92,84 @@ class RenderedPrompt:
 def render_prompt(
     template_name: str, messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase
 ) -> RenderedPrompt:
-    """Render `messages` with a template of TEMPLATES or `chat`.
+    """Render `messages` with a template of TEMPLATES or of CHAT.
 
     The prefill is read off the rendered text, so a model's own template that opens the thought counts as well.
-    ValueError for an unknown template, and for `chat` when the tokenizer has none.
+    ValueError for an unknown template, for `chat` when the tokenizer has none or its template refuses the messages, and
+    for `r1` when the tokenizer does not know R1's marks.
     """
-    if template_name == "chat":
-        text = _render_chat(messages, tokenizer)
+    if template_name in CHAT:
+        text = apply_template(messages, tokenizer, add_generation_prompt=True)
+        if template_name == "chat-prefilled" and not prefill_of(text):
+            text += THINK
     elif template_name in TEMPLATES:
         text = TEMPLATES[template_name].render(messages)
+        if text.startswith(R1_BEGIN):
+            require_marks(tokenizer, template_name)
+        else:
+            text = begin_text(tokenizer) + text
     else:
-        raise ValueError(f"no template {template_name!r}; templates are {', '.join(TEMPLATES)}, chat")
+        raise ValueError(f"no template {template_name!r}; templates are {', '.join([*TEMPLATES, *CHAT])}")
     return RenderedPrompt(text, prefill_of(text))
+
+
+def apply_template(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool
+) -> str:
+    """What the tokenizer's chat template makes of the messages. ValueError when it has none or refuses them."""
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template; "
+            f"use --template r1-zero (or short for a tiny model)"
+        )
+    turns = as_dicts(messages)
+    try:
+        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+    except TemplateError as error:
+        raise ValueError(f"the model's chat template refuses {[turn['role'] for turn in turns]}: {error}") from error
+
+
+def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """The messages as chat templates take them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def require_marks(tokenizer: PreTrainedTokenizerBase, template_name: str) -> None:
+    """ValueError when the tokenizer would cut R1's marks into pieces that its model has never seen."""
+    if R1_ASSISTANT not in tokenizer.get_vocab():
+        raise ValueError(
+            f"template {template_name} writes {R1_ASSISTANT}, which {tokenizer.name_or_path or 'the tokenizer'} does "
+            f"not know; it is for DeepSeek's models. Use --template chat (the model's own), or r1-zero for a base model"
+        )
+
+
+def turn_end(template_name: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends the assistant's turn: the chat template's (ChatML's <|im_end|>), else the end of sequence.
+
+    A base model's end of sequence may be another one than its chat template's: Qwen2.5's is <|endoftext|>.
+    """
+    end = cast(int, tokenizer.eos_token_id)
+    if template_name not in CHAT or tokenizer.chat_template is None:
+        return end
+    mark = "reply"
+    try:
+        text = apply_template(
+            [Message("user", "?"), Message("assistant", mark)], tokenizer, add_generation_prompt=False
+        )
+    except ValueError:  # a template with rules of its own about turns
+        return end
+    after = tokenizer(text.rpartition(mark)[2].strip(), add_special_tokens=False)["input_ids"]
+    tokens = cast("list[int]", after)
+    special = cast("dict[int, Any]", tokenizer.added_tokens_decoder)  # type: ignore[attr-defined]
+    return tokens[0] if len(tokens) == 1 and tokens[0] in special else end
+
+
+def stop_tokens(template_name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens at which a completion is over: the end of sequence, and the end of a turn where that is another."""
+    return tuple(dict.fromkeys((*end_tokens(tokenizer), turn_end(template_name, tokenizer))))
 
 
 def prefill_of(text: str) -> str:
     """`<think>` and the white space after it when `text` ends with that, else nothing."""
     match = PREFILL.search(text)
     return match[0] if match else ""
-
-
-def _render_chat(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template; "
-            f"use --template r1-zero (or short for a tiny model)"
-        )
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))

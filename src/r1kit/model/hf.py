@@ -1,6 +1,7 @@
 """Model folders in Hugging Face's format: what `transformers.AutoModelForCausalLM` opens, we open and save.
 
-Q/K/V and gate/up are separate matrices in the files and one matrix each in `Transformer`.
+Q/K/V and gate/up are separate matrices in the files and one matrix each in `Transformer`. Weights are read shard by
+shard into the model's own memory. A folder keeps its config.json; what was read from it is written again.
 """
 
 from __future__ import annotations
@@ -8,17 +9,20 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from r1kit.model.transformer import Block, Transformer, TransformerConfig
+from r1kit.model.config_json import block_size, config_json, generation_json, read_config, read_json, unsupported
+from r1kit.model.deepseek_v3 import DeepseekConfig, DeepseekV3, deepseek_to_hf
+from r1kit.model.generic import GenericModel, load_generic
+from r1kit.model.shards import locate, read_weights, write_weights
+from r1kit.model.transformer import Block, Decoder, Stack, Transformer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
 DEMO_BASE = "demo-base"
 SHIPPED = (DEMO_BASE, "demo-student")
 """Models that come with r1kit: the demo's base and the smaller base of its students."""
@@ -38,8 +42,9 @@ def model_folder(name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    twice = ["original/*", "consolidated*"]  # Meta's and Mistral's own formats of the same weights
     try:
-        return Path(snapshot_download(str(name), allow_patterns=patterns))
+        return Path(snapshot_download(str(name), allow_patterns=patterns, ignore_patterns=twice))
     except (OSError, ValueError) as error:  # the hub's own errors derive from these
         raise FileNotFoundError(
             f"{name}: no such folder, and no Hugging Face model of that name could be fetched ({error}); "
@@ -47,149 +52,129 @@ def model_folder(name: str | Path) -> Path:
         ) from error
 
 
-def read_config(folder: Path) -> TransformerConfig:
-    """The decoder's config from config.json. Raises ValueError for what the decoder does not do."""
-    raw = json.loads((folder / "config.json").read_text())
-    kind = raw.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise ValueError(f"{folder}: model_type is {kind!r}; the decoder reads {', '.join(ARCHITECTURES)}")
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if (rope_type := rope.get("rope_type", rope.get("type", "default"))) != "default":
-        raise ValueError(f"{folder}: RoPE scaling {rope_type!r} is not supported yet; use a model with plain RoPE")
-    if raw.get("use_sliding_window"):
-        raise ValueError(f"{folder}: sliding-window attention is not supported; set use_sliding_window to false")
-    if raw.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"{folder}: hidden_act is {raw['hidden_act']!r}; the decoder has silu only")
-    if kind != "qwen2" and (raw.get("attention_bias") or raw.get("mlp_bias")):
-        raise ValueError(
-            f"{folder}: attention_bias/mlp_bias are not supported for {kind}; only Qwen2's Q/K/V biases are"
-        )
-    heads = raw["num_attention_heads"]
-    return TransformerConfig(
-        model_type=kind,
-        vocab_size=raw["vocab_size"],
-        hidden=raw["hidden_size"],
-        layers=raw["num_hidden_layers"],
-        heads=heads,
-        kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-        mlp=raw["intermediate_size"],
-        context=raw.get("max_position_embeddings", 2048),
-        rope_theta=rope.get("rope_theta") or raw.get("rope_theta") or 10000.0,
-        norm_eps=raw.get("rms_norm_eps", 1e-6),
-        tie_embeddings=raw.get("tie_word_embeddings", False),
-        qkv_bias=kind == "qwen2",
-        qk_norm=kind == "qwen3",
-    )
-
-
-def config_json(config: TransformerConfig, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What transformers needs in config.json to open the saved folder."""
-    return {
-        "architectures": [ARCHITECTURES[config.model_type]],
-        "model_type": config.model_type,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden,
-        "intermediate_size": config.mlp,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.context,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_eps,
-        "hidden_act": "silu",
-        "tie_word_embeddings": config.tie_embeddings,
-        "attention_bias": False,
-        "use_cache": True,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "dtype": str(dtype).removeprefix("torch."),
-    }
-
-
-def to_hf(model: Transformer) -> dict[str, Tensor]:
+def to_hf(model: Stack) -> dict[str, Tensor]:
     """The weights under Hugging Face's names (views, no copy)."""
-    config = model.config
     weights = {"model.embed_tokens.weight": model.embed.weight, "model.norm.weight": model.norm.weight}
     if model.head is not None:
         weights["lm_head.weight"] = model.head.weight
+    if isinstance(model, DeepseekV3):
+        return weights | deepseek_to_hf(model)
     for layer, block in enumerate(cast("list[Block]", model.blocks)):
-        prefix = f"model.layers.{layer}."
-        sizes = [config.heads * config.head_dim, config.kv_heads * config.head_dim, config.kv_heads * config.head_dim]
-        for name, part in zip("qkv", block.qkv.weight.split(sizes), strict=True):
-            weights[f"{prefix}self_attn.{name}_proj.weight"] = part
-        if config.qkv_bias:
-            for name, part in zip("qkv", block.qkv.bias.split(sizes), strict=True):
-                weights[f"{prefix}self_attn.{name}_proj.bias"] = part
-        if block.q_norm is not None and block.k_norm is not None:
-            weights[f"{prefix}self_attn.q_norm.weight"] = block.q_norm.weight
-            weights[f"{prefix}self_attn.k_norm.weight"] = block.k_norm.weight
-        gate, up = block.gate_up.weight.chunk(2)
-        weights |= {
-            f"{prefix}self_attn.o_proj.weight": block.out.weight,
-            f"{prefix}mlp.gate_proj.weight": gate,
-            f"{prefix}mlp.up_proj.weight": up,
-            f"{prefix}mlp.down_proj.weight": block.down.weight,
-            f"{prefix}input_layernorm.weight": block.input_norm.weight,
-            f"{prefix}post_attention_layernorm.weight": block.mlp_norm.weight,
-        }
+        weights |= _block_to_hf(block, f"model.layers.{layer}.")
     return weights
 
 
-def load_model(name: str | Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Transformer:
-    """The decoder with the weights of a folder or Hugging Face name. Raises ValueError when they do not fit."""
-    from safetensors import safe_open
+def _block_to_hf(block: Block, prefix: str) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for name, part in zip("qkv", block.qkv.weight.split(block.splits), strict=True):
+        weights[f"{prefix}self_attn.{name}_proj.weight"] = part
+    if block.qkv.bias is not None:
+        for name, part in zip("qkv", block.qkv.bias.split(block.splits), strict=True):
+            weights[f"{prefix}self_attn.{name}_proj.bias"] = part
+    if block.q_norm is not None and block.k_norm is not None:
+        weights[f"{prefix}self_attn.q_norm.weight"] = block.q_norm.weight
+        weights[f"{prefix}self_attn.k_norm.weight"] = block.k_norm.weight
+    if block.out.bias is not None:
+        weights[f"{prefix}self_attn.o_proj.bias"] = block.out.bias
+    if block.down.bias is not None:
+        gate, up = block.gate_up.bias.chunk(2)
+        names = ("gate_proj", gate), ("up_proj", up), ("down_proj", block.down.bias)
+        weights |= {f"{prefix}mlp.{name}.bias": bias for name, bias in names}
+    gate, up = block.gate_up.weight.chunk(2)
+    return weights | {
+        f"{prefix}self_attn.o_proj.weight": block.out.weight,
+        f"{prefix}mlp.gate_proj.weight": gate,
+        f"{prefix}mlp.up_proj.weight": up,
+        f"{prefix}mlp.down_proj.weight": block.down.weight,
+        f"{prefix}input_layernorm.weight": block.input_norm.weight,
+        f"{prefix}post_attention_layernorm.weight": block.mlp_norm.weight,
+    }
 
+
+def load_model(name: str | Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Decoder:
+    """The model with the weights of a folder or Hugging Face name; one copy of them is in memory.
+
+    A model that no decoder here computes runs through transformers, which is said on stderr. Raises ValueError when
+    weights and config do not fit, FileNotFoundError for missing files.
+    """
     folder = model_folder(name)
-    model = Transformer(read_config(folder)).to(dtype).to(device)
-    wanted = to_hf(model)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(
-            f"{folder}: no .safetensors file; convert the weights with transformers' save_pretrained"
-        )
-    seen: set[str] = set()
+    raw = read_json(folder / "config.json")
+    if reason := unsupported(raw):
+        return load_generic(folder, reason, dtype, device)
+    config, places = read_config(folder), locate(folder)
+    with torch.device("meta"):
+        model = DeepseekV3(config) if isinstance(config, DeepseekConfig) else Transformer(config)
+    model = model.to(dtype).to_empty(device=device)
     with torch.no_grad():
-        for file in files:
-            with safe_open(file, framework="pt", device=str(device)) as weights:
-                for key in weights.keys():  # noqa: SIM118 - safe_open is not a dict
-                    if (key == "lm_head.weight" and model.head is None) or key.endswith("rotary_emb.inv_freq"):
-                        continue
-                    if key not in wanted:
-                        raise ValueError(
-                            f"{file}: unexpected weight {key}; is {model.config.model_type} the right model_type?"
-                        )
-                    tensor = weights.get_tensor(key)
-                    if tensor.shape != wanted[key].shape:
-                        raise ValueError(
-                            f"{file}: {key} is {list(tensor.shape)}, but config.json asks for {list(wanted[key].shape)}"
-                        )
-                    wanted[key].copy_(tensor)
-                    seen.add(key)
+        _fill(model, folder, places, block_size(raw), device)
+        _check_tied(model, places, device)
+    return model
+
+
+def _fill(
+    model: Stack, folder: Path, places: dict[str, Path], block: tuple[int, int] | None, device: torch.device | str
+) -> None:
+    """Copy every weight of the files to where it belongs."""
+    wanted, seen = to_hf(model), set[str]()
+    left_out = {name for name in places if name == "lm_head.weight" and model.head is None}
+    left_out |= {name for name in places if name.endswith("rotary_emb.inv_freq")}
+    places = {key: file for key, file in places.items() if key not in left_out}
+    for key, tensor in read_weights(places, block, device):
+        if isinstance(model, DeepseekV3) and model.keeps(key):
+            model.kept[key] = tensor.cpu().clone()
+            continue
+        if key not in wanted:
+            raise ValueError(
+                f"{places[key]}: unexpected weight {key}; is {model.config.model_type} the right model_type?"
+            )
+        if tensor.shape != wanted[key].shape:
+            raise ValueError(
+                f"{places[key]}: {key} is {list(tensor.shape)}, but config.json asks for {list(wanted[key].shape)}"
+            )
+        wanted[key].copy_(tensor)
+        seen.add(key)
     if missing := sorted(wanted.keys() - seen):
         raise ValueError(
             f"{folder}: {len(missing)} weights are missing, first {missing[0]}; the download may be incomplete"
         )
-    return model
 
 
-def save_model(model: Transformer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model.safetensors, config.json, generation_config.json and the tokenizer into `folder`."""
-    from safetensors.torch import save_file
+def _check_tied(model: Stack, places: dict[str, Path], device: torch.device | str) -> None:
+    """ValueError when a tied model's files hold a head of their own, which would be lost."""
+    if model.head is not None or "lm_head.weight" not in places:
+        return
+    file = places["lm_head.weight"]
+    ((_, head),) = read_weights({"lm_head.weight": file}, None, device)
+    if head.shape != model.embed.weight.shape or not torch.equal(head.to(model.embed.weight), model.embed.weight):
+        raise ValueError(
+            f"{file}: lm_head.weight is not the embedding, but config.json says tie_word_embeddings; "
+            f"set it to false there, or remove that weight"
+        )
 
+
+def save_model(
+    model: Decoder, tokenizer: PreTrainedTokenizerBase, folder: Path, *, max_shard_size: int | str = "5GB"
+) -> None:
+    """Write the weights, config.json, generation_config.json, the tokenizer and its chat template into `folder`.
+
+    What the model's own config files say is kept. Above `max_shard_size` the weights are cut into shards.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in to_hf(model).items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    if isinstance(model, GenericModel):
+        model.hf.save_pretrained(folder, max_shard_size=max_shard_size)
+    else:
+        assert isinstance(model, Stack)
+        kept = model.kept if isinstance(model, DeepseekV3) else {}
+        write_weights(to_hf(model) | kept, folder, max_shard_size)
     config = config_json(model.config, model.embed.weight.dtype, tokenizer)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    generation = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    generation = generation_json(model.config, tokenizer)
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
     # transformers writes down how a tokenizer was opened as if that were a property of it.
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())
-    kept = {name: value for name, value in settings.items() if name not in ("is_local", "local_files_only")}
-    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    settings = {name: value for name, value in settings.items() if name not in ("is_local", "local_files_only")}
+    if settings.get("tokenizer_class") == "TokenizersBackend":  # the name that versions before 5 know, too
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,24 +14,71 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 # Every punctuation mark and every number up to two digits is its own piece, so `24-1=23` always splits the same way.
 PIECES = r"\d{1,2}| ?\p{L}+|[^\s\p{L}\d]|\s"
 
+PADS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>")
+"""Padding tokens that vocabularies have without saying so (Llama 3, Gemma, ...); where none is, the end token pads."""
+_ENDS: dict[str, tuple[int, ...]] = {}
+"""End tokens that the config beside a tokenizer names, by the folder that it was opened from."""
+
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or Hugging Face name; it must know its end-of-sequence token."""
+    """The tokenizer of a model folder, as tokenizer.json has it; nothing is added to its vocabulary.
+
+    Where it names no end or padding token, the model's own config, or a token that it has, stands in. ValueError when
+    nothing says which token ends a text.
+    """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    # For some model types (Qwen2 among them) AutoTokenizer puts its own way of splitting text in place of the one in
-    # tokenizer.json, even where the folder names no class of its own: numbers would silently split otherwise than in
-    # training.
-    config = Path(folder) / "tokenizer_config.json"
-    named = json.loads(config.read_text()).get("tokenizer_class") if config.is_file() else None
+    # AutoTokenizer puts a class's own way of splitting text in place of the one in tokenizer.json: for Qwen2's model
+    # type whatever the folder says, and for DeepSeek's distilled Llamas, whose folders name LlamaTokenizerFast
+    # (transformers issue 45488). Spaces would vanish and numbers split otherwise than in training.
     complete = (Path(folder) / "tokenizer.json").is_file()
-    generic = complete and named in (None, "TokenizersBackend", "PreTrainedTokenizerFast")
-    tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(folder)
+    tokenizer = (PreTrainedTokenizerFast if complete else AutoTokenizer).from_pretrained(folder)
+    # transformers 5 overlooks this field where the class does not ask for it, as DeepSeek's does.
+    if complete and _read(Path(folder) / "tokenizer_config.json").get("add_bos_token") and tokenizer.bos_token:
+        tokenizer.add_bos_token = True
+    ends = _ends_in(Path(folder))
     if tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"{folder}: the tokenizer has no eos_token, so completions cannot end; set it in tokenizer_config.json"
-        )
+        named = [token for token in tokenizer.convert_ids_to_tokens(list(ends)) if token is not None]
+        if not named:
+            raise ValueError(
+                f"{folder}: the tokenizer has no eos_token, so completions cannot end; set it in tokenizer_config.json"
+            )
+        tokenizer.eos_token = named[0]
+    if tokenizer.pad_token_id is None:
+        vocabulary = tokenizer.get_vocab()
+        tokenizer.pad_token = next((token for token in PADS if token in vocabulary), tokenizer.eos_token)
+    _ENDS[tokenizer.name_or_path] = ends
     return tokenizer
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens at which the model's text is over: the tokenizer's own, then those of the model's generation config.
+
+    Llama 3 has three of them: <|end_of_text|>, <|eom_id|> and <|eot_id|>.
+    """
+    return tuple(dict.fromkeys((cast(int, tokenizer.eos_token_id), *_ENDS.get(tokenizer.name_or_path, ()))))
+
+
+def begin_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the tokenizer puts before every text (Llama 3's <|begin_of_text|>); "" for those that put nothing.
+
+    A model that has seen no text without it is worse without it.
+    """
+    added = cast("list[int]", tokenizer("")["input_ids"])[:1]
+    return str(tokenizer.bos_token) if added and added[0] == tokenizer.bos_token_id else ""
+
+
+def _ends_in(folder: Path) -> tuple[int, ...]:
+    """`eos_token_id`, one id or several, of generation_config.json, else of config.json."""
+    for name in ("generation_config.json", "config.json"):
+        ids = _read(folder / name).get("eos_token_id")
+        if ids is not None:
+            return tuple(ids) if isinstance(ids, list) else (ids,)
+    return ()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

@@ -1,4 +1,6 @@
-"""One decoder for training and sampling: Qwen2, Qwen3 and Llama (RMSNorm, GQA, RoPE, SwiGLU).
+"""One decoder for training and sampling: Qwen2, Qwen3, Llama and Mistral (RMSNorm, GQA, RoPE, SwiGLU).
+
+`Decoder` is what the learner and the sampler ask of any model; DeepSeek-V3 and transformers' own have their own files.
 
 Tokens are always flat, [T, D]: packed sequences when training, one token per row when decoding. Only attention needs to
 know which, so it is an argument: `PackedAttention` (here) or the sampler's `KVCache`.
@@ -8,37 +10,78 @@ Shapes: T tokens, D width, H query heads, G key/value heads, K head width, V voc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r1kit.model.rope import rope_table
+
+
+class CacheShape(NamedTuple):
+    """What a KV cache holds of one token in one layer."""
+
+    heads: int
+    key: int
+    value: int
+    shared: bool = False
+    """Values are the first numbers of the keys: one memory holds both."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """What the weights' shapes and the forward pass depend on; `model/hf.py` makes it from a config.json."""
+class DecoderConfig:
+    """What the learner and the sampler ask of any model's config."""
 
     model_type: str
     vocab_size: int
     hidden: int
+    context: int
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The folder's own config.json: what is saved keeps the fields that nothing here reads."""
+    generation: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The folder's own generation_config.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig(DecoderConfig):
+    """What the weights' shapes and the forward pass depend on; `model/config_json.py` makes it from a config.json."""
+
     layers: int
     heads: int
     kv_heads: int
     head_dim: int
     mlp: int
-    context: int
     rope_theta: float = 10000.0
+    rope_scaling: Mapping[str, Any] | None = None
+    """transformers' rope_parameters, for a `rope_type` other than default."""
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
     qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
     qk_norm: bool = False
+
+    @property
+    def rope_dim(self) -> int:
+        """Numbers of a head that are rotated."""
+        return self.head_dim
+
+    @property
+    def cached(self) -> CacheShape:
+        return CacheShape(self.kv_heads, self.head_dim, self.head_dim)
 
 
 class Attend(Protocol):
-    """Causal attention of some layout over one layer's queries, keys and values."""
+    """Causal attention of some layout over one layer's queries, keys and values.
+
+    Scores are scaled by key width ** -0.5; values may have another width than keys.
+    """
+
+    caches: bool
+    """Keys and values are kept for later steps, so they come in `TransformerConfig.cached`'s shape."""
 
     def __call__(self, layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor) -> Tensor: ...
 
@@ -73,10 +116,10 @@ class Block(nn.Module):
         self.qkv = nn.Linear(config.hidden, sum(self.splits), bias=config.qkv_bias)
         self.q_norm = RMSNorm(width, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(width, config.norm_eps) if config.qk_norm else None
-        self.out = nn.Linear(heads * width, config.hidden, bias=False)
+        self.out = nn.Linear(heads * width, config.hidden, bias=config.out_bias)
         self.mlp_norm = RMSNorm(config.hidden, config.norm_eps)
-        self.gate_up = nn.Linear(config.hidden, 2 * config.mlp, bias=False)
-        self.down = nn.Linear(config.mlp, config.hidden, bias=False)
+        self.gate_up = nn.Linear(config.hidden, 2 * config.mlp, bias=config.mlp_bias)
+        self.down = nn.Linear(config.mlp, config.hidden, bias=config.mlp_bias)
 
     def forward(self, x_TD: Tensor, cos_TK: Tensor, sin_TK: Tensor, attend: Attend) -> Tensor:
         q, k, v = (
@@ -91,24 +134,45 @@ class Block(nn.Module):
         return x_TD + self.down(F.silu(gate) * up)
 
 
-class Transformer(nn.Module):
-    """`forward` returns hidden states; `lm_head` is the [V, D] matrix that turns them into logits."""
+class Decoder(nn.Module):
+    """What the learner and the sampler ask of a model: `Transformer`, `DeepseekV3`, or `GenericModel`."""
+
+    config: DecoderConfig
+    embed: nn.Embedding
+
+    @property
+    def lm_head(self) -> Tensor:
+        """The [V, D] matrix that turns hidden states into logits."""
+        raise NotImplementedError
+
+    def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [T, D] after the last norm. `positions_T` counts from 0 within each sequence."""
+        raise NotImplementedError
+
+
+class Stack(Decoder):
+    """Embedding, blocks, norm and head. A subclass says what a block is."""
+
+    config: TransformerConfig
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.hidden)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.blocks = nn.ModuleList(self.make_block(layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.hidden, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.hidden, config.vocab_size, bias=False)
         self._rope: tuple[Tensor, Tensor] | None = None
+
+    def make_block(self, layer: int) -> nn.Module:
+        """Takes (x_TD, cos_TK, sin_TK, attend) and returns [T, D]."""
+        raise NotImplementedError
 
     @property
     def lm_head(self) -> Tensor:
         return self.embed.weight if self.head is None else self.head.weight
 
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
-        """Hidden states [T, D] after the last norm. `positions_T` counts from 0 within each sequence."""
         x_TD = self.embed(tokens_T)
         cos, sin = self._rope_table(x_TD)
         cos_TK, sin_TK = cos[positions_T], sin[positions_T]
@@ -119,10 +183,9 @@ class Transformer(nn.Module):
     def _rope_table(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """cos and signed sin for all positions, made once per device and type in fp32."""
         if self._rope is None or self._rope[0].device != like.device or self._rope[0].dtype != like.dtype:
-            half = torch.arange(0, self.config.head_dim, 2, device=like.device, dtype=torch.float32)
-            frequencies = 1.0 / self.config.rope_theta ** (half / self.config.head_dim)
-            angles = torch.outer(torch.arange(self.config.context, device=like.device).float(), frequencies)
-            cos, sin = angles.cos(), angles.sin()
+            cos, sin = rope_table(
+                self.config.rope_theta, self.config.rope_scaling, self.config.rope_dim, self.config.context, like.device
+            )
             self._rope = (torch.cat((cos, cos), -1).to(like.dtype), torch.cat((-sin, sin), -1).to(like.dtype))
         return self._rope
 
@@ -135,6 +198,13 @@ class Transformer(nn.Module):
                 continue
             scale = (2 * self.config.layers) ** -0.5 if name.endswith(("out.weight", "down.weight")) else 1.0
             weight.copy_(torch.empty(weight.shape).normal_(0.0, 0.02 * scale, generator=generator))
+
+
+class Transformer(Stack):
+    """The decoder of Qwen2, Qwen3, Llama and Mistral; what differs between them is in the config."""
+
+    def make_block(self, layer: int) -> Block:
+        return Block(self.config, layer)
 
 
 class _Scatter(torch.autograd.Function):
@@ -151,7 +221,7 @@ class _Scatter(torch.autograd.Function):
         return grads[0].index_select(0, index), None, None
 
 
-class _Gather(torch.autograd.Function):
+class Gather(torch.autograd.Function):
     """Distinct rows of x; the gradient scatters them (faster than index_select's accumulating backward)."""
 
     @staticmethod
@@ -174,6 +244,7 @@ class PackedAttention:
     enough.
     """
 
+    caches = False
     # Up to this many tokens, batched matrix products beat CPU SDPA's backward, at [B, H, T, T] of memory.
     MATMUL_LIMIT = 1024
     # Keys x queries of one chunk: bounds that memory.
@@ -211,7 +282,7 @@ class PackedAttention:
                 for x in (q_THK, k_TGK, v_TGK)
             )
             out = self._attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2).flatten(0, 1)
-            outs.append(out if index is None else _Gather.apply(out, index))
+            outs.append(out if index is None else Gather.apply(out, index))
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def _attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
@@ -224,4 +295,4 @@ class PackedAttention:
         # The query heads that share a key head become more rows of one product.
         q = (q_BHTK * width**-0.5).reshape(batch, groups, heads // groups * length, width)
         scores = q @ k_BGTK.transpose(-1, -2) + self.masks[length]
-        return (scores.softmax(-1) @ v_BGTK).view(batch, heads, length, width)
+        return (scores.softmax(-1) @ v_BGTK).view(batch, heads, length, -1)

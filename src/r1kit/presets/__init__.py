@@ -1,7 +1,7 @@
 """Presets: complete configs by name, as Python. `r1kit presets` prints them; every field is also a flag.
 
 algos.py has GRPO and its variants, paper.py the DeepSeek-R1 paper's settings with their sources, demo.py what runs on
-two CPU cores.
+two CPU cores, models.py what to start from on one GPU.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from r1kit.presets.demo import (
     sft_demo,
     sft_tiny,
 )
+from r1kit.presets.models import MODEL_REJECT, MODEL_RL, MODEL_SFT, student_hardware
 from r1kit.presets.paper import (
     STUDENTS,
     distill_student,
@@ -59,6 +60,7 @@ RL: dict[str, tuple[str, RLConfig]] = {
     "r1-zero-qwen-32b": ("the paper's settings on Qwen2.5-32B (B.4.1); many GPUs", rl_r1_zero_qwen_32b()),
     "r1-dev2": ("the paper's reasoning RL with the language reward, Dev1 to Dev2; a cluster", rl_r1_dev2()),
     "r1": ("the paper's RL for all scenarios, Dev3 to R1; a cluster", rl_r1()),
+    **MODEL_RL,
 }
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": ("remakes the shipped base model; 2 CPU cores", pretrain_demo()),
@@ -70,6 +72,7 @@ REJECT: dict[str, tuple[str, RejectConfig]] = {
     "tiny": (TINY, reject_tiny()),
     "cold-start": ("the paper's cold-start data from R1-Zero's samples; a cluster", reject_cold_start()),
     "rejection-sampling": ("the paper's 800k samples from Dev2; a cluster", reject_rejection_sampling()),
+    **MODEL_REJECT,
 }
 SFT: dict[str, tuple[str, SFTConfig]] = {
     "demo": ("the cold start's SFT from the shipped base model; 2 CPU cores, minutes", sft_demo()),
@@ -77,9 +80,10 @@ SFT: dict[str, tuple[str, SFTConfig]] = {
     "r1-dev1": ("the paper's cold-start SFT of DeepSeek-V3-Base; a cluster", sft_r1_dev1()),
     "r1-dev3": ("the paper's SFT of DeepSeek-V3-Base on the 800k samples; a cluster", sft_r1_dev3()),
     **{
-        name: (f"the paper's student: {base} on the 800k samples; GPUs", sft_student(name))
+        name: (f"the paper's student: {base} on the 800k samples; {student_hardware(name)}", sft_student(name))
         for name, (base, _) in STUDENTS.items()
     },
+    **MODEL_SFT,
 }
 PREFERENCES: dict[str, tuple[str, PreferencesConfig]] = {
     "demo": ("judged responses to the demo's general prompts; 2 CPU cores, minutes", preferences_demo()),
@@ -101,7 +105,8 @@ DISTILL: dict[str, tuple[str, DistillConfig]] = {
     },
 }
 __all__ = [
-    "ALGOS", "DISTILL", "PREFERENCES", "PRETRAIN", "REJECT", "REWARD_MODEL", "RL", "SFT", "STUDENTS", "dapo",
+    "ALGOS", "DISTILL", "MODEL_REJECT", "MODEL_RL", "MODEL_SFT", "PREFERENCES", "PRETRAIN", "REJECT", "REWARD_MODEL",
+    "RL", "SFT", "STUDENTS", "dapo",
     "distill_demo", "distill_student", "distill_tiny", "dr_grpo", "grpo", "gspo", "preferences_demo",
     "preferences_r1", "preferences_tiny", "pretrain_demo", "pretrain_demo_student", "pretrain_tiny",
     "reject_cold_start", "reject_demo", "reject_rejection_sampling", "reject_tiny", "reward_model_demo",

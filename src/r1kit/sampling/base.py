@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from r1kit.types import Completion, Prompt, SamplingParams
+from r1kit.types import Completion, Metrics, Prompt, SamplingParams
 
 
 class Sampler(Protocol):
@@ -25,6 +25,9 @@ class Sampler(Protocol):
         """
         ...
 
-    def load_weights(self, source: Any, version: int) -> None:
-        """Use the weights that `Learner.publish` returned; completions carry `version` from now on."""
+    def load_weights(self, source: Any, version: int) -> Metrics:
+        """Use the weights that `Learner.publish` returned; completions carry `version` from now on.
+
+        Returns what there is to log of it. RuntimeError when the sampler cannot be shown to use them.
+        """
         ...

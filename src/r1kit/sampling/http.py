@@ -69,13 +69,33 @@ class Totals:
     calls: int = 0
     """Answered over the network."""
     cached: int = 0
+    """Read from disk, or shared with an equal greedy call."""
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    from_disk: int = 0
+    """Those of `cached` that were paid earlier, with their tokens."""
+    earlier_prompt_tokens: int = 0
+    earlier_completion_tokens: int = 0
 
-    def cost(self, prompt_price: float, completion_price: float) -> float:
-        """Price of the paid tokens, for prices per million tokens."""
-        return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
+    def since(self, earlier: Totals) -> Totals:
+        """What was added to `earlier`."""
+        before = asdict(earlier)
+        return Totals(**{name: value - before[name] for name, value in asdict(self).items()})
+
+    def usage(self, cfg: EndpointConfig) -> dict[str, float]:
+        """What the answers took, paid now or by a run that was cut off: the same however often it was. `cost` is there
+        when the config has prices."""
+        used: dict[str, float] = {
+            "calls": self.calls + self.from_disk,
+            "failed": self.failed,
+            "prompt_tokens": self.prompt_tokens + self.earlier_prompt_tokens,
+            "completion_tokens": self.completion_tokens + self.earlier_completion_tokens,
+        }
+        if not cfg.prompt_price and not cfg.completion_price:
+            return used
+        prices = used["prompt_tokens"] * cfg.prompt_price, used["completion_tokens"] * cfg.completion_price
+        return {**used, "cost": sum(prices) / 1e6}
 
 
 class Endpoint:
@@ -137,7 +157,7 @@ class Endpoint:
                 replies[first] = reply
                 for place in others:
                     replies[place] = shared = replace(reply, cached=not reply.error)
-                    self._count(shared)
+                    self._count(shared, shared=True)
                 finished += len(places[key])
                 if on_progress is not None:
                     on_progress(finished, len(bodies))
@@ -190,16 +210,20 @@ class Endpoint:
         self._count(reply)
         return reply
 
-    def _count(self, reply: Reply) -> None:
+    def _count(self, reply: Reply, *, shared: bool = False) -> None:
         with self._lock:
             old = self.totals
             paid = not reply.cached and not reply.error
+            earlier = reply.cached and not shared
             self.totals = Totals(
                 calls=old.calls + paid,
                 cached=old.cached + reply.cached,
                 failed=old.failed + bool(reply.error),
                 prompt_tokens=old.prompt_tokens + paid * reply.prompt_tokens,
                 completion_tokens=old.completion_tokens + paid * reply.completion_tokens,
+                from_disk=old.from_disk + earlier,
+                earlier_prompt_tokens=old.earlier_prompt_tokens + earlier * reply.prompt_tokens,
+                earlier_completion_tokens=old.earlier_completion_tokens + earlier * reply.completion_tokens,
             )
 
     def _ask(self, body: dict[str, Any], stop: threading.Event) -> Reply:

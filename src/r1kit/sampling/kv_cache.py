@@ -16,15 +16,17 @@ from r1kit.model.transformer import PackedAttention, TransformerConfig
 class KVCache:
     """Attention of one new token per row over that row's past (an `Attend`)."""
 
+    caches = True
     # Attended length and rows grow in these steps, so that the matrix kernels see few different shapes.
     LENGTH_STEP = 32
 
     def __init__(self, config: TransformerConfig, rows: int, capacity: int, like: Tensor) -> None:
-        shape = (config.layers, rows, config.kv_heads, capacity, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        shape, place = config.cached, (config.layers, rows, config.cached.heads, capacity)
+        self.keys = torch.zeros(*place, shape.key, dtype=like.dtype, device=like.device)
+        # What is written to shared values is what their keys hold already.
+        self.values = self.keys[..., : shape.value] if shape.shared else self.keys.new_zeros(*place, shape.value)
         self.capacity = capacity
-        self.scale = config.head_dim**-0.5
+        self.scale = shape.key**-0.5
 
     def start_step(self, lengths_B: Tensor, longest: int) -> None:
         """The next forward pass appends one token to each of the first B rows, at position `lengths_B`."""
@@ -43,7 +45,7 @@ class KVCache:
         # The query heads that share a key head are the rows of one small product.
         q = (q_BHK * self.scale).view(rows, groups, heads // groups, width)
         scores = q @ keys[:rows, :, : self.window].transpose(-1, -2) + self.mask_B11W
-        return (scores.softmax(-1) @ values[:rows, :, : self.window]).view(rows, heads, width)
+        return (scores.softmax(-1) @ values[:rows, :, : self.window]).view(rows, heads, -1)
 
     def write_prompt(self, rows: Sequence[int], keys_LTGK: Tensor, values_LTGK: Tensor) -> None:
         """Copy one prompt's keys and values into several rows."""
@@ -60,6 +62,8 @@ class KVCache:
 
 class RecordingAttention(PackedAttention):
     """Packed attention that keeps every layer's keys and values: the prefill."""
+
+    caches = True
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str) -> None:
         super().__init__(lengths, device)

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from r1kit.model.transformer import Transformer
+from r1kit.model.generic import GenericModel
+from r1kit.model.transformer import Decoder, Stack
+from r1kit.sampling.draw import draw
 from r1kit.sampling.kv_cache import KVCache, RecordingAttention
+from r1kit.sampling.padded import generate_padded
 from r1kit.sampling.random import seed_from, uniforms
-from r1kit.types import Completion, Prompt, SamplingParams
+from r1kit.types import Completion, Metrics, Prompt, SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,11 +66,12 @@ class LocalSampler:
             raise ValueError(f"--rows is {rows}; give at least 1")
         self.tokenizer = tokenizer
         self.max_rows = rows
-        self.model: Transformer | None = None
+        self.model: Decoder | None = None
         self.version = 0
 
-    def load_weights(self, source: Transformer, version: int) -> None:
+    def load_weights(self, source: Decoder, version: int) -> Metrics:
         self.model, self.version = source, version
+        return {}
 
     @torch.no_grad()  # not inference_mode: the RoPE table made here serves training too
     def generate(
@@ -81,6 +85,9 @@ class LocalSampler:
         if not prompts:
             return []
         self._check(prompts, params)
+        if isinstance(self.model, GenericModel):
+            return self._generate_padded(self.model, prompts, params, n, on_progress)
+        assert isinstance(self.model, Stack)
         config, device = self.model.config, self.model.embed.weight.device
         max_rows = min(self.max_rows, len(prompts) * n)
         longest_prompt = max(len(prompt.tokens) for prompt in prompts)
@@ -109,12 +116,36 @@ class LocalSampler:
             if ended is not None:
                 for row in ended.tolist():
                     prompt, sample = rows.owner[row]
-                    done[prompt][sample] = self._completion(rows, row, params)
+                    count = int(rows.count[row])
+                    done[prompt][sample] = self._completion(
+                        rows.tokens[row, :count].tolist(), rows.logprobs[row, :count].tolist(), params
+                    )
                 self._leave(rows, cache, ended)
                 finished += len(ended)
                 if on_progress is not None:
                     on_progress(finished, total)
         return done  # type: ignore[return-value]
+
+    def _generate_padded(
+        self,
+        model: GenericModel,
+        prompts: Sequence[Prompt],
+        params: SamplingParams,
+        n: int,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> list[list[Completion]]:
+        """Batches of at most `rows` completions, one after the other."""
+        todo = [(prompt, sample) for prompt in prompts for sample in range(n)]
+        done: list[Completion] = []
+        while len(done) < len(todo):
+            batch = todo[len(done) : len(done) + self.max_rows]
+            done += [
+                self._completion(tokens, logprobs, params)
+                for tokens, logprobs in generate_padded(model, [p for p, _ in batch], [s for _, s in batch], params)
+            ]
+            if on_progress is not None:
+                on_progress(len(done), len(todo))
+        return [done[row : row + n] for row in range(0, len(done), n)]
 
     def _check(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
         assert self.model is not None
@@ -219,40 +250,12 @@ class LocalSampler:
                 rows.owner[hole] = rows.owner[mover]
         del rows.owner[remaining:]
 
-    def _completion(self, rows: _Rows, row: int, params: SamplingParams) -> Completion:
-        count = int(rows.count[row])
-        tokens = tuple(rows.tokens[row, :count].tolist())
+    def _completion(self, tokens: list[int], logprobs: list[float], params: SamplingParams) -> Completion:
         stopped = tokens[-1] in params.stop_tokens
         return Completion(
-            tokens=tokens,
-            sampler_logprobs=tuple(rows.logprobs[row, :count].tolist()),
+            tokens=tuple(tokens),
+            sampler_logprobs=tuple(logprobs),
             text=self.tokenizer.decode(tokens[:-1] if stopped else tokens),  # type: ignore[arg-type]
             finish_reason="stop" if stopped else "length",
             policy_version=self.version,
         )
-
-
-def draw(logits_BV: Tensor, params: SamplingParams, uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
-    """One token per row and its log-prob at the temperature, before top-k and top-p (greedy: at temperature 1)."""
-    if params.temperature == 0:
-        tokens_B = logits_BV.argmax(-1)
-        return tokens_B, logits_BV.log_softmax(-1).gather(-1, tokens_B[:, None]).squeeze(-1)
-    logprobs_BV = (logits_BV / params.temperature).log_softmax(-1)
-    probs_BV = keep_top(logprobs_BV.exp(), params.top_p, params.top_k)
-    # In float64, u x total stays below total, so the first entry above it always has a probability above 0.
-    cumulative_BV = probs_BV.cumsum(-1, dtype=torch.float64)
-    tokens_B = torch.searchsorted(cumulative_BV, uniforms_B[:, None] * cumulative_BV[:, -1:], right=True).squeeze(-1)
-    return tokens_B, logprobs_BV.gather(-1, tokens_B[:, None]).squeeze(-1)
-
-
-def keep_top(probs_BV: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Probabilities with all but the top k, then the nucleus of mass top_p, set to 0. At least one token stays;
-    tokens tied at rank k all stay."""
-    if 0 < top_k < probs_BV.shape[-1]:
-        least = probs_BV.topk(top_k, dim=-1).values[:, -1:]
-        probs_BV = probs_BV.masked_fill(probs_BV < least, 0.0)
-    if top_p < 1:
-        ordered, order = (probs_BV / probs_BV.sum(-1, keepdim=True)).sort(dim=-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
-        probs_BV = probs_BV.masked_fill(outside.scatter(-1, order, outside), 0.0)
-    return probs_BV

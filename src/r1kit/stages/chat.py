@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.text import Text
 
 from r1kit.config import ChatConfig
-from r1kit.model.chat import render_prompt
+from r1kit.model.chat import CHAT, render_prompt, stop_tokens
 from r1kit.model.device import resolve_device, resolve_dtype
 from r1kit.model.hf import load_model
 from r1kit.model.tokenizer import load_tokenizer
-from r1kit.model.transformer import Transformer
+from r1kit.model.transformer import Decoder
 from r1kit.sampling.local import LocalSampler
 from r1kit.sampling.random import seed_from
 from r1kit.training.models import resolve_model
@@ -65,16 +65,17 @@ def main(cfg: ChatConfig) -> None:
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - input() gets a history and the arrow keys
+    system = [Message("system", cfg.system_prompt)] if cfg.system_prompt else []
     history: list[Message] = []
     number = 0
     while (question := read_question(console)) is not None:
         number += 1
-        if cfg.template != "chat":
+        if cfg.template not in CHAT:
             history.clear()
         start = time.perf_counter()
         try:
             with console.status("thinking"):
-                reply = answer(sampler, model, tokenizer, cfg, [*history, Message("user", question)], number)
+                reply = answer(sampler, model, tokenizer, cfg, [*system, *history, Message("user", question)], number)
         except KeyboardInterrupt as interrupt:
             if interrupt.args:  # SIGTERM, which ends the command
                 raise
@@ -91,7 +92,7 @@ def main(cfg: ChatConfig) -> None:
     console.print()
 
 
-def introduce(console: Console, cfg: ChatConfig, folder: str, model: Transformer) -> None:
+def introduce(console: Console, cfg: ChatConfig, folder: str, model: Decoder) -> None:
     """What is being talked to and how it is sampled, and what to ask a demo model."""
     size = sum(parameter.numel() for parameter in model.parameters())
     weights = model.embed.weight
@@ -136,7 +137,7 @@ def read_question(console: Console) -> str | None:
 
 def answer(
     sampler: LocalSampler,
-    model: Transformer,
+    model: Decoder,
     tokenizer: PreTrainedTokenizerBase,
     cfg: ChatConfig,
     messages: list[Message],
@@ -148,8 +149,7 @@ def answer(
     cap = min(cfg.max_new_tokens, model.config.context - len(tokens))
     if cap < 1:
         return None
-    stops = (tokenizer.eos_token_id,)
-    params = SamplingParams(cfg.temperature, cfg.top_p, 0, cap, stops)  # type: ignore[arg-type]
+    params = SamplingParams(cfg.temperature, cfg.top_p, 0, cap, stop_tokens(cfg.template, tokenizer))
     ((completion,),) = sampler.generate([Prompt(tokens, seed_from("chat", cfg.seed, number))], params, 1)
     thought, rest = split_thought(prompt.prefill + completion.text)
     return Reply(thought, rest, completion, cap)

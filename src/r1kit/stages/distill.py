@@ -14,18 +14,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, assert_never, cast
+from typing import TYPE_CHECKING, Any, assert_never
 
+from r1kit import hub
 from r1kit.algo.packing import Batch, Packable
 from r1kit.algo.schedule import learning_rate
 from r1kit.allocator import release_memory
 from r1kit.config import DistillConfig, RewardConfig, SFTConfig, to_dict
-from r1kit.model.chat import render_prompt
+from r1kit.model.chat import render_prompt, stop_tokens
+from r1kit.model.lora import add_adapters
 from r1kit.model.tokenizer import load_tokenizer
 from r1kit.run import Progress, Run
 from r1kit.sampling.local import LocalSampler
 from r1kit.stages import reject, sft
 from r1kit.tasks import ProblemSet, load_problems, mix
+from r1kit.trackers import check_trackers
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.conversations import read_conversations
 from r1kit.training.evaluation import evaluate
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 def main(cfg: DistillConfig) -> None:
     """Leaves the student in RUN/student. Run again with the same config, it resumes."""
+    check_trackers(cfg.sft.track)
+    hub.reserve(cfg.sft.push_to_hub)
     match cfg.method:
         case "sft":
             on_samples(cfg)
@@ -59,7 +64,7 @@ def on_samples(cfg: DistillConfig) -> None:
     student = student_config(cfg)
     check_student(student)
     if student.data:
-        read_conversations(student.data)
+        read_conversations(student.data, student.columns, student.filter)
     else:
         samples = replace(cfg.samples, model=cfg.teacher, run=cfg.run / "samples")
         resolve_model(cfg.teacher)
@@ -81,7 +86,10 @@ def on_policy(cfg: DistillConfig) -> None:
     problem_sets = check_on_policy(cfg)
     model, tokenizer = open_model(student.model, student.device, student.dtype)
     teacher, _ = open_model(cfg.teacher, student.device, student.dtype)
-    learner = DistillationLearner(model, teacher, tokenizer, student.optim, temperature=cfg.on_policy.temperature)
+    learner = DistillationLearner(
+        model, teacher, tokenizer, student.optim, temperature=cfg.on_policy.temperature, memory=student.memory,
+        adapters=add_adapters(model, student.lora, seed=student.seed, base=student.model),
+    )  # fmt: skip
     sampler = LocalSampler(tokenizer, rows=student.eval.rows)
     with Run.open(student.run, run_config(cfg), "distill") as run, Progress(steps, "distill") as progress:
         checkpoint = latest_checkpoint(run.folder)
@@ -126,6 +134,8 @@ def on_policy(cfg: DistillConfig) -> None:
                 release_memory()
             if step == student.stop_after:
                 return
+    if student.push_to_hub:
+        print(hub.push(student.run, student.push_to_hub))
 
 
 def run_config(cfg: DistillConfig) -> dict[str, Any]:
@@ -138,7 +148,10 @@ def run_config(cfg: DistillConfig) -> dict[str, Any]:
 
 def check_on_policy(cfg: DistillConfig) -> list[ProblemSet]:
     """The problems, when all that can be checked before any compute is in order; ValueError or FileNotFoundError."""
-    problem_sets = [load_problems(task, "train", cfg.sft.seed) for task in cfg.on_policy.tasks]
+    reading = partial(
+        load_problems, columns=cfg.sft.columns, filters=cfg.sft.filter, system_prompt=cfg.sft.system_prompt
+    )
+    problem_sets = [reading(task, "train", cfg.sft.seed) for task in cfg.on_policy.tasks]
     tokenizer = check_student(student_config(cfg))
     require_same_tokens(tokenizer, load_tokenizer(resolve_model(cfg.teacher)), cfg)
     return problem_sets
@@ -174,8 +187,8 @@ def sample_student(
 
     They are scored to show how the student does; the scores are not trained on.
     """
-    how, end = cfg.on_policy, cast(int, tokenizer.eos_token_id)
-    params = SamplingParams(temperature=how.temperature, max_new_tokens=how.max_new_tokens, stop_tokens=(end,))
+    how, stops = cfg.on_policy, stop_tokens(cfg.sft.template, tokenizer)
+    params = SamplingParams(temperature=how.temperature, max_new_tokens=how.max_new_tokens, stop_tokens=stops)
     groups, seconds = sample_groups(
         sampler, tokenizer, mix(problem_sets, step, how.problems_per_step), params, how.group_size,
         template=cfg.sft.template, seed=f"{cfg.sft.seed}/{step}", reward=RewardConfig(), on_progress=on_progress,

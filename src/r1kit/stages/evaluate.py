@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from r1kit.config import EvalConfig
+from r1kit.config import EvalConfig, EvaluateConfig
 from r1kit.model.chat import render_prompt
-from r1kit.model.device import resolve_device, resolve_dtype
-from r1kit.model.hf import load_model
 from r1kit.model.tokenizer import load_tokenizer
-from r1kit.sampling.local import LocalSampler
+from r1kit.sampling.make import check_sampler, open_sampler
 from r1kit.scoring.passk import confidence_interval
-from r1kit.tasks import load_problems
+from r1kit.tasks import load_problems, summaries
 from r1kit.training.evaluation import evaluate, sampling_policy
 from r1kit.training.models import resolve_model
 from r1kit.types import SamplingParams
@@ -37,10 +36,14 @@ from r1kit.types import SamplingParams
 
 def main(cfg: EvalConfig) -> Path:
     """Evaluate; returns the .json file. What can be wrong with the settings is found before the weights are loaded."""
+    cfg = cfg if isinstance(cfg, EvaluateConfig) else EvaluateConfig(**vars(cfg))
+    check_sampler(cfg)
     SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cfg.max_new_tokens)
-    problems = [
-        problem for task in cfg.tasks for problem in load_problems(task, cfg.split, cfg.seed).first(cfg.num_problems)
-    ]
+    reading = partial(load_problems, split=cfg.split, seed=cfg.seed, columns=cfg.columns, filters=cfg.filter)
+    problem_sets = [reading(task) for task in cfg.tasks]
+    problems = [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
+    for line in summaries(problem_sets):
+        print(line, file=sys.stderr)
     folder = resolve_model(cfg.model)
     tokenizer = load_tokenizer(folder)
     render_prompt(cfg.template, problems[0].messages, tokenizer)
@@ -50,13 +53,12 @@ def main(cfg: EvalConfig) -> Path:
             f"--num-samples 1 gives the same numbers sooner",
             file=sys.stderr,
         )
-    device = resolve_device(cfg.device)
-    dtype = resolve_dtype(cfg.dtype, device)
-    sampler = LocalSampler(tokenizer, rows=cfg.rows)
-    sampler.load_weights(load_model(folder, dtype, device), version=0)
     out, step = cfg.out or results_folder(cfg, folder), checkpoint_step(folder)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with (
+        open_sampler(cfg, tokenizer, folder, handed=False) as sampler,
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+    ):
         sampling = progress.add_task("completions", total=len(problems) * cfg.num_samples)
         evaluate(sampler, tokenizer, cfg, out, step, lambda done, total: progress.update(sampling, completed=done))
     path = out / f"step-{step:06d}.json"
@@ -83,6 +85,8 @@ def results_folder(cfg: EvalConfig, model: Path) -> Path:
 def policy_name(cfg: EvalConfig) -> str:
     """`heldout-16x128-t0.6-1a2b3c4d`: what a reader looks for, then a hash of all that changes the numbers."""
     what = {**sampling_policy(cfg), "tasks": list(cfg.tasks), "dtype": cfg.dtype, "device": cfg.device}
+    if isinstance(cfg, EvaluateConfig) and cfg.sampler != "local":
+        what["sampler"] = cfg.sampler
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     return f"{cfg.split}-{cfg.num_samples}x{cfg.num_problems}-t{cfg.temperature:g}-{digest}"
 

@@ -20,8 +20,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config import PreferencesConfig, to_dict
+from r1kit.curation.card import endpoint_lines
 from r1kit.curation.pairs import PAIRS, SAFETY, balanced_lengths, relative_length
-from r1kit.model.chat import render_prompt
+from r1kit.model.chat import render_prompt, stop_tokens
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, has_rules
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.general import judge_response
@@ -73,6 +74,8 @@ def main(cfg: PreferencesConfig) -> Path:
         endpoint = open_endpoint(cfg, run.folder)
         pairs = preferred(answered, cfg, endpoint, counts, partial(progress.status, "judge pairs"))
         labelled = label(answered, endpoint, counts, partial(progress.status, "judge safety"))
+        if endpoint is not None:
+            counts |= {f"judge/{name}": number for name, number in endpoint.totals.usage(endpoint.cfg).items()}
         for name, rows in ((PAIRS, pairs), (SAFETY, labelled)):
             write_text_atomic(run.folder / name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
         metrics = measure(pairs, labelled, counts)
@@ -86,7 +89,7 @@ def general_problems(cfg: PreferencesConfig, counts: Metrics) -> list[Problem]:
     """The training prompts that somebody can judge. Raises ValueError for a task that has no general prompts."""
     judged: list[Problem] = []
     for task in cfg.tasks:
-        problems = load_problems(task, "train", cfg.seed).first(cfg.num_prompts)
+        problems = load_problems(task, "train", cfg.seed, columns=cfg.columns).first(cfg.num_prompts)
         found = [problem for problem in problems if problem.scorer in PREFERENCE_SCORERS]
         if not found:
             scorers = ", ".join(sorted({problem.scorer for problem in problems}))
@@ -122,8 +125,8 @@ def answer(problems: Sequence[Problem], cfg: PreferencesConfig, counts: Metrics,
         )
         for prompt, problem in zip(rendered, problems, strict=True)
     ]
-    stops = (tokenizer.eos_token_id,)
-    params = SamplingParams(cfg.temperature, max_new_tokens=cfg.max_new_tokens, stop_tokens=stops)  # type: ignore[arg-type]
+    stops = stop_tokens(cfg.template, tokenizer)
+    params = SamplingParams(cfg.temperature, max_new_tokens=cfg.max_new_tokens, stop_tokens=stops)
     answered = []
     for problem, prompt, group in zip(
         problems, rendered, sampler.generate(prompts, params, cfg.num_samples, on_progress), strict=True
@@ -372,4 +375,6 @@ def card(cfg: PreferencesConfig, metrics: Metrics) -> str:
         f"Rows by language: {languages or 'none'}.",
         "",
     ]
+    used = {name.removeprefix("judge/"): number for name, number in metrics.items() if name.startswith("judge/")}
+    lines += endpoint_lines({"judge": used} if used else {})
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from r1kit.model.transformer import Transformer, TransformerConfig
 from r1kit.report.card import pretrain_card
 from r1kit.run import Progress, Run, write_text_atomic
 from r1kit.sampling.local import LocalSampler
+from r1kit.trackers import check_trackers
 from r1kit.training.base import Learner
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.evaluation import evaluate
@@ -42,6 +43,7 @@ VOCAB_SIZE = 1024
 
 def main(cfg: PretrainConfig) -> None:
     """Train on fresh documents at every step. Run again with the same config, it resumes."""
+    check_trackers(cfg.track)
     device = resolve_device(cfg.device)
     tokenizer = train_tokenizer(itertools.islice(corpus.documents(cfg.seed, -1), TOKENIZER_DOCUMENTS), VOCAB_SIZE)
     model = Transformer(llama_config(cfg.shape, len(tokenizer)))

@@ -12,6 +12,7 @@ import json
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,21 +25,23 @@ from r1kit.curation.card import data_card, data_counts
 from r1kit.curation.general import join_general, num_general, read_general
 from r1kit.curation.rewrite import Rewriter, Rewritten, rewrite_by_endpoint, rewrite_by_rules
 from r1kit.curation.select import NO_JUDGE, REPEATS, Candidate, Judge, Row, Selection, Tally, curate, distinct_rows
-from r1kit.model.chat import TEMPLATES, render_prompt
+from r1kit.model.chat import TEMPLATES, render_prompt, stop_tokens
 from r1kit.model.tokenizer import load_tokenizer
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.judge import judge_correctness
 from r1kit.run import Progress, Run, write_json_atomic, write_text_atomic
 from r1kit.sampling.http import Endpoint
-from r1kit.sampling.local import LocalSampler
+from r1kit.sampling.make import check_sampler, open_sampler
 from r1kit.tasks import load_problems
-from r1kit.training.models import open_model, resolve_model
+from r1kit.training.models import resolve_model
 from r1kit.training.rollout import sample_groups
 from r1kit.types import Problem, SamplingParams, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Calls = dict[str, Counter[str]]
+"""Endpoint -> calls, tokens, cost."""
 DATA = "sft.jsonl"
 BATCH = 64
 """Problems sampled at a time; what was done of a batch that is cut off is lost."""
@@ -54,14 +57,17 @@ def main(cfg: RejectConfig) -> Path:
     if (cfg.run / DATA).exists():
         with Run.open(cfg.run, to_dict(cfg), "reject") as run:
             return run.folder / DATA
-    problems = [p for task in cfg.tasks for p in load_problems(task, "train", cfg.seed).first(cfg.num_problems)]
-    general = {name: None if name == "general" else read_general(name) for name in cfg.general_data}
+    check_sampler(cfg)
+    reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
+    problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
+    problems = [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
+    general = {name: None if name == "general" else read_general(name, cfg.columns) for name in cfg.general_data}
     tokenizer = load_tokenizer(resolve_model(cfg.model))
     render_prompt(cfg.template, problems[0].messages, tokenizer)
     batches = [problems[start : start + BATCH] for start in range(0, len(problems), BATCH)]
     with Run.open(cfg.run, to_dict(cfg), "reject") as run, Progress(len(batches), "reject") as progress:
         sample_batches(batches, cfg, run, progress)
-        rows, tally = read_batches(run.folder, len(batches))
+        rows, tally, calls = read_batches(run.folder, len(batches))
         if not rows:
             raise ValueError(nothing_left(tally, cfg))
         wanted = num_general(len(rows), cfg.general_share) if general else 0
@@ -71,7 +77,7 @@ def main(cfg: RejectConfig) -> Path:
         )  # fmt: skip
         rows += joined
         random.Random(f"reject/{cfg.seed}/order").shuffle(rows)
-        counts = data_counts(rows, tally, wanted=wanted, joined=len(joined))
+        counts = data_counts(rows, tally, wanted=wanted, joined=len(joined)) | ({"calls": calls} if calls else {})
         write_json_atomic(run.folder / "counts.json", counts)
         write_text_atomic(run.folder / "README.md", data_card(counts, to_dict(cfg)))
         # The data last: where it is, everything is.
@@ -101,39 +107,50 @@ def sample_batches(batches: Sequence[Sequence[Problem]], cfg: RejectConfig, run:
     run.rewind(done)
     if done == len(batches):
         return
-    model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
-    sampler = LocalSampler(tokenizer, rows=cfg.rows)
-    sampler.load_weights(model, version=0)
-    params = SamplingParams(cfg.temperature, cfg.top_p, 0, cfg.max_new_tokens, (cast(int, tokenizer.eos_token_id),))
+    model = resolve_model(cfg.model)
+    tokenizer = load_tokenizer(model)
+    params = SamplingParams(cfg.temperature, cfg.top_p, 0, cfg.max_new_tokens, stop_tokens(cfg.template, tokenizer))
+    endpoints = open_endpoints(cfg, run.folder)
     selection = Selection(
         cfg.readable, cfg.keep_per_problem, partial(count_tokens, tokenizer),
-        make_judge(cfg, run.folder, progress), make_rewriter(cfg, run.folder, progress),
+        make_judge(endpoints.get("judge"), progress), make_rewriter(cfg, endpoints.get("rewriter"), progress),
     )  # fmt: skip
-    for number in range(done, len(batches)):
-        groups, metrics = sample_groups(
-            sampler, tokenizer, batches[number], params, cfg.num_samples,
-            template=cfg.template, seed=f"reject/{cfg.seed}", reward=RewardConfig(),
-            on_progress=partial(progress.status, "sample"),
-        )  # fmt: skip
-        prefills = [render_prompt(cfg.template, problem.messages, tokenizer).prefill for problem in batches[number]]
-        start, tally = time.perf_counter(), Tally()
-        rows = curate(groups, prefills, selection, tally)
-        metrics |= {
-            "length/mean": fmean(len(sample.completion.tokens) for group in groups for sample in group),
-            "seconds/curate": time.perf_counter() - start,
-            **{f"reject/{stage}": float(tally.total(stage)) for stage in ("sampled", "right", "readable", "kept")},
-        }
-        run.log(number + 1, metrics)
-        write_json_atomic(folder / f"batch-{number:06d}.json", {"rows": rows, "tally": tally.as_json()})
-        progress.show(number + 1, metrics)
-        release_memory()
+    with open_sampler(cfg, tokenizer, model, handed=False) as sampler:
+        for number in range(done, len(batches)):
+            groups, metrics = sample_groups(
+                sampler, tokenizer, batches[number], params, cfg.num_samples,
+                template=cfg.template, seed=f"reject/{cfg.seed}", reward=RewardConfig(),
+                on_progress=partial(progress.status, "sample"),
+            )  # fmt: skip
+            prefills = [render_prompt(cfg.template, problem.messages, tokenizer).prefill for problem in batches[number]]
+            start, tally = time.perf_counter(), Tally()
+            before = {name: endpoint.totals for name, endpoint in endpoints.items()}
+            rows = curate(groups, prefills, selection, tally)
+            metrics |= {
+                "length/mean": fmean(len(sample.completion.tokens) for group in groups for sample in group),
+                "seconds/curate": time.perf_counter() - start,
+                **{f"reject/{stage}": float(tally.total(stage)) for stage in ("sampled", "right", "readable", "kept")},
+            }
+            calls = {name: e.totals.since(before[name]).usage(e.cfg) for name, e in endpoints.items()}
+            metrics |= {f"{name}/{what}": float(n) for name, used in calls.items() for what, n in used.items()}
+            run.log(number + 1, metrics)
+            batch = {"rows": rows, "tally": tally.as_json(), "calls": calls}
+            write_json_atomic(folder / f"batch-{number:06d}.json", batch)
+            progress.show(number + 1, metrics)
+            release_memory()
 
 
-def make_judge(cfg: RejectConfig, folder: Path, progress: Progress) -> Judge | None:
+def open_endpoints(cfg: RejectConfig, folder: Path) -> dict[str, Endpoint]:
+    """"judge" and "rewriter": those that are used."""
+    used = {"judge": cfg.judge} if cfg.judge.url else {}
+    used |= {"rewriter": cfg.rewriter} if cfg.rewrite == "endpoint" else {}
+    return {name: Endpoint(settings, folder / "cache" / name) for name, settings in used.items()}
+
+
+def make_judge(endpoint: Endpoint | None, progress: Progress) -> Judge | None:
     """The endpoint that judges where no rule can (R1 V2 B.3.3, Listing 4); None without one."""
-    if not cfg.judge.url:
+    if endpoint is None:
         return None
-    endpoint = Endpoint(cfg.judge, folder / "cache" / "judge")
 
     def judge(candidates: Sequence[Candidate]) -> list[tuple[Verdict, str]]:
         items = [
@@ -144,13 +161,13 @@ def make_judge(cfg: RejectConfig, folder: Path, progress: Progress) -> Judge | N
         failures = [
             reason for verdict, reason in verdicts if verdict == "undecided" and reason.startswith("judge failed")
         ]
-        stop_when_all_failed("judge", cfg.judge.url, failures, len(verdicts))
+        stop_when_all_failed("judge", endpoint.cfg.url, failures, len(verdicts))
         return [(verdict, reason) for verdict, reason in verdicts]
 
     return judge
 
 
-def make_rewriter(cfg: RejectConfig, folder: Path, progress: Progress) -> Rewriter | None:
+def make_rewriter(cfg: RejectConfig, endpoint: Endpoint | None, progress: Progress) -> Rewriter | None:
     """How completions get their readable form; None leaves them as they are."""
     match cfg.rewrite:
         case "none":
@@ -158,7 +175,7 @@ def make_rewriter(cfg: RejectConfig, folder: Path, progress: Progress) -> Rewrit
         case "rules":
             return rewrite_by_rules
         case "endpoint":
-            endpoint = Endpoint(cfg.rewriter, folder / "cache" / "rewriter")
+            assert endpoint is not None
 
             def rewrite(candidates: Sequence[Candidate]) -> list[Rewritten]:
                 rewritten = rewrite_by_endpoint(endpoint, candidates, progress.status)
@@ -191,14 +208,16 @@ def reference_of(problem: Problem) -> str:
     return gold if isinstance(gold, str) else json.dumps(gold, ensure_ascii=False)
 
 
-def read_batches(folder: Path, count: int) -> tuple[list[Row], Tally]:
-    """All batches' rows, each conversation once, and their tally."""
-    rows, tally = [], Tally()
+def read_batches(folder: Path, count: int) -> tuple[list[Row], Tally, Calls]:
+    """All batches' rows, each conversation once, their tally, and what endpoints took to make them."""
+    rows, tally, calls = [], Tally(), Calls()
     for number in range(count):
         path = folder / "batches" / f"batch-{number:06d}.json"
         batch = json.loads(path.read_text(encoding="utf-8"))
         rows += batch["rows"]
         tally.merge(batch["tally"])
+        for name, used in batch["calls"].items():
+            calls.setdefault(name, Counter()).update(used)
     distinct = distinct_rows(rows)
     if repeats := len(rows) - len(distinct):
         tally.drop(REPEATS, count=repeats)
@@ -206,7 +225,7 @@ def read_batches(folder: Path, count: int) -> tuple[list[Row], Tally]:
         for row in rows:
             if id(row) not in kept:
                 tally.add(row["domain"], "kept", -1)
-    return distinct, tally
+    return distinct, tally, calls
 
 
 def nothing_left(tally: Tally, cfg: RejectConfig) -> str:

@@ -29,6 +29,7 @@ from r1kit.allocator import release_memory
 from r1kit.config import RewardModelConfig, to_dict
 from r1kit.curation.pairs import is_heldout, read_labelled, read_pairs
 from r1kit.run import Progress, Run
+from r1kit.trackers import check_trackers
 from r1kit.training.base import Loss
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.models import open_model
@@ -64,10 +65,11 @@ class Term:
 
 def main(cfg: RewardModelConfig) -> None:
     """Train, then measure on the held-out prompts. Run again with the same config, it resumes."""
+    check_trackers(cfg.track)
     backbone, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
     train, heldout, left_out = read_terms(cfg, tokenizer, backbone.config.context)
     model = add_head(backbone, first_head(backbone.config.hidden, cfg.seed))
-    learner = RewardModelLearner(model, tokenizer, cfg.optim)
+    learner = RewardModelLearner(model, tokenizer, cfg.optim, memory=cfg.memory)
     steps_per_epoch = -(-len(train) // cfg.batch_size)
     steps = steps_per_epoch * cfg.epochs
     with Run.open(cfg.run, to_dict(cfg), "reward-model") as run, Progress(steps, "reward-model") as progress:
@@ -125,10 +127,10 @@ def read_terms(
 
     longest = min(cfg.max_tokens, context)
     if cfg.kind == "helpful":
-        pairs, left_out = read_pairs(cfg.data)
+        pairs, left_out = read_pairs(cfg.data, cfg.columns)
         made = [term(p.prompt_key, p.messages, (p.chosen, p.rejected), safe=True) for p in pairs]
     else:
-        labelled, left_out = read_labelled(cfg.data)
+        labelled, left_out = read_labelled(cfg.data, cfg.columns)
         made = [term(r.prompt_key, r.messages, (r.response,), safe=r.safe) for r in labelled]
     terms = [one for one in made if one is not None]
     heldout = [one for one in terms if is_heldout(one.prompt_key, cfg.heldout_share)]

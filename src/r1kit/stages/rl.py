@@ -22,42 +22,62 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from r1kit.algo.advantages import group_advantages, informative_groups, overlong_penalty
+from r1kit import hub
+from r1kit.algo.advantages import group_advantages, informative_groups
 from r1kit.algo.losses import grpo_loss, token_weights
 from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.algo.schedule import learning_rate, length_cap, reference_is_due
 from r1kit.allocator import release_memory
 from r1kit.config import AlgoConfig, EvalConfig, RLConfig, to_dict
+from r1kit.model.chat import stop_tokens
+from r1kit.model.lora import add_adapters
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.language import language_consistency
+from r1kit.rewards.length import overlong_penalty
 from r1kit.rewards.reflection import count_reflection_words
 from r1kit.rewards.reward import language_of
 from r1kit.run import Progress, Run
 from r1kit.sampling.base import Sampler
-from r1kit.sampling.local import LocalSampler
-from r1kit.tasks import ProblemSet, load_problems, mix
+from r1kit.sampling.make import check_sampler, open_sampler
+from r1kit.tasks import ProblemSet, load_problems, mix, summaries
+from r1kit.trackers import check_trackers
 from r1kit.training.base import Learner
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.evaluation import evaluate
 from r1kit.training.learner import LocalLearner
-from r1kit.training.models import open_model
+from r1kit.training.models import open_model, resolve_model
 from r1kit.training.preference import load_preference
+from r1kit.training.prompts import shorter_prompts
 from r1kit.training.rollout import Group, Preference, sample_groups
 from r1kit.types import Metrics, Problem, Sample, SamplingParams
 
 
 def main(cfg: RLConfig) -> None:
     """Train, evaluating and saving on the way. Run again with the same config, it resumes."""
-    problem_sets = [load_problems(task, "train", cfg.seed) for task in cfg.tasks]
-    general_sets = [load_problems(task, "train", cfg.seed) for task in cfg.general_tasks]
+    check_sampler(cfg)
+    check_trackers(cfg.track)
+    reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
+    problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
+    general_sets = [reading(task, "train", cfg.seed) for task in cfg.general_tasks]
     preference = load_preference(cfg.reward, cfg.device, cfg.dtype) if cfg.reward.preference_weight else None
     model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
-    learner = LocalLearner(
-        model, tokenizer, cfg.optim, temperature=cfg.temperature, with_reference=cfg.algo.kl_coef > 0
+    shorter = partial(
+        shorter_prompts, tokenizer=tokenizer, template=cfg.template, max_prompt_tokens=cfg.filter.max_prompt_tokens
     )
-    sampler = LocalSampler(tokenizer, rows=cfg.rows)
-    with Run.open(cfg.run, to_dict(cfg), "rl") as run, Progress(cfg.steps, "rl") as progress:
+    problem_sets, general_sets = list(map(shorter, problem_sets)), list(map(shorter, general_sets))
+    learner = LocalLearner(
+        model, tokenizer, cfg.optim, temperature=cfg.temperature, with_reference=cfg.algo.kl_coef > 0,
+        memory=cfg.memory, adapters=add_adapters(model, cfg.lora, seed=cfg.seed, base=cfg.model),
+    )  # fmt: skip
+    hub.reserve(cfg.push_to_hub)
+    with (
+        Run.open(cfg.run, to_dict(cfg), "rl") as run,
+        Progress(cfg.steps, "rl") as progress,
+        open_sampler(cfg, tokenizer, resolve_model(cfg.model), handed=True) as sampler,
+    ):
+        for line in summaries([*problem_sets, *general_sets]):
+            progress.note(line)
         checkpoint = latest_checkpoint(run.folder)
         if checkpoint:
             learner.load(checkpoint.folder)
@@ -75,10 +95,11 @@ def main(cfg: RLConfig) -> None:
             evaluate_now()
         while step < cfg.steps:
             start = time.perf_counter()
-            sampler.load_weights(learner.publish(), version=step)
+            handed = sampler.load_weights(learner.publish(), version=step)
             problems = partial(draw_problems, problem_sets, general_sets, cfg, step)
             show = partial(progress.status, "sample")
             groups, metrics = collect(sampler, tokenizer, problems, cfg, step, preference, show)
+            metrics |= handed
             run.log_samples(step + 1, [group[0] for group in groups[:4]])
             trained = time.perf_counter()
             for batches in rollout_batches(groups, learner, cfg, step):
@@ -101,6 +122,8 @@ def main(cfg: RLConfig) -> None:
                 release_memory()
             if step == cfg.stop_after:
                 return
+    if cfg.push_to_hub:
+        print(hub.push(cfg.run, cfg.push_to_hub))
 
 
 def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingPointError) -> FloatingPointError:
@@ -127,7 +150,10 @@ def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingP
 
 def eval_config(cfg: RLConfig) -> EvalConfig:
     """The run's evaluation: `cfg.eval` with the run's own tasks and template."""
-    return replace(cfg.eval, model=str(cfg.run), tasks=cfg.tasks + cfg.general_tasks, template=cfg.template)
+    return replace(
+        cfg.eval, model=str(cfg.run), tasks=cfg.tasks + cfg.general_tasks, template=cfg.template, columns=cfg.columns,
+        filter=cfg.filter, system_prompt=cfg.system_prompt, unsafe_code=cfg.reward.unsafe_code,
+    )  # fmt: skip
 
 
 def draw_problems(
@@ -158,7 +184,8 @@ def collect(
     problems, for at most `algo.dynamic_sampling` more rounds.
     """
     cap = length_cap(step, cfg.max_new_tokens, cfg.raise_cap_at, cfg.raised_cap)
-    params = SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cap, (tokenizer.eos_token_id,))  # type: ignore[arg-type]
+    stops = stop_tokens(cfg.template, tokenizer)
+    params = SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cap, stops)
     wanted = cfg.problems_per_step * cfg.minibatches
     problems = draw(1 + cfg.algo.dynamic_sampling)
     every: list[Group] = []
@@ -209,7 +236,7 @@ def rollout_metrics(groups: Sequence[Group], seconds: Metrics) -> Metrics:
     equal = 1 - informative_groups(rewards_of(groups)).float().mean().item()
     parts = {
         f"reward/{part}": fmean(values)
-        for part in ("accuracy", "format", "language", "preference")
+        for part in ("accuracy", "format", "language", "preference", "repetition", "length")
         if (values := [sample.score.parts[part] for sample in samples if part in sample.score.parts])
     }
     ruled = [group for group in groups if group[0].problem.scorer not in PREFERENCE_SCORERS]
@@ -293,12 +320,13 @@ def update(learner: Learner, batches: Sequence[Batch], cfg: RLConfig, step: int)
     num_tokens = sum(batch.labels_N.numel() for batch in batches)
     if num_tokens == 0:
         return {"lr": 0.0, "grad_norm": 0.0}
+    algo = replace(cfg.algo, truncated_is=cfg.truncated_is)
 
     def loss(logprobs_N: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         old_logprobs_N = logprobs_N.detach() if batch.old_logprobs_N is None else batch.old_logprobs_N
         return grpo_loss(
             logprobs_N, old_logprobs_N, batch.ref_logprobs_N, batch.advantages_N, batch.weights_N, batch.sequence_N,
-            batch.num_sequences, cfg.algo, batch.sampler_logprobs_N, num_tokens=num_tokens,
+            batch.num_sequences, algo, batch.sampler_logprobs_N, num_tokens=num_tokens,
         )  # fmt: skip
 
     sums: dict[str, Tensor] = {}

@@ -1,8 +1,9 @@
 """Tasks: where problems come from. This folder is the registry: a module here with `make_problem(rng)` is a task.
 
-`load_problems("countdown", "train", seed=0)` gives a ProblemSet; so do `reasoning_gym:NAME` and the path of a .jsonl
-file. Whether a problem is for training or held out depends on its content alone, so the two never overlap, whatever
-the seeds.
+`load_problems("countdown", "train", seed=0)` gives a ProblemSet; so do `reasoning_gym:NAME` and data sets: a file or a
+folder, a set known by name (gsm8k), a name on the Hugging Face hub (org/name). Where a set has no split of its own,
+whether a problem is for training or held out depends on its content alone, so the two never overlap, whatever the
+seeds.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import importlib
 import pkgutil
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from r1kit.types import Problem
+from r1kit.config.source import ColumnsConfig, FilterConfig
+from r1kit.types import Message, Problem
 
 Split = Literal["train", "heldout"]
 MakeProblem = Callable[[random.Random], Problem]
 
-ADAPTERS = ("jsonl", "reasoning_gym")
+ADAPTERS = ("dataset", "reasoning_gym")
 """Modules of this folder that read problems from elsewhere; the others are tasks."""
 HELDOUT_SHARE = 10  # one problem in ten is held out
 MAX_DRAWS = 1000  # without one problem of the split: 0.9^1000 is 1e-46, so the generator has none
@@ -49,33 +51,65 @@ class ProblemSet(Protocol):
         ...
 
 
-def load_problems(spec: str, split: Split, seed: int) -> ProblemSet:
+def load_problems(
+    spec: str,
+    split: Split,
+    seed: int,
+    *,
+    columns: ColumnsConfig | None = None,
+    filters: FilterConfig | None = None,
+    system_prompt: str = "",
+) -> ProblemSet:
     """The problems of one split of a task.
 
-    `spec` is a task's name (`task_names()`), `reasoning_gym:NAME` (`reasoning_gym:chain_sum?min_terms=2`), or the path
-    of a .jsonl file. ValueError for an unknown name or a bad option, FileNotFoundError for a missing file.
+    `spec` is a task's name (`task_names()`), `reasoning_gym:NAME` (`reasoning_gym:chain_sum?min_terms=2`), or a data
+    set (`r1kit.data.rows`), which `columns` and `filters` are for. `system_prompt` is put before prompts without one.
+    ValueError for an unknown name or a bad option or row, FileNotFoundError for a missing file.
     """
     if spec.startswith("reasoning_gym:"):
         from r1kit.tasks.reasoning_gym import problem_maker
 
-        return GeneratedProblems(spec, split, seed, problem_maker(spec))
-    if spec.endswith(".jsonl"):
-        from r1kit.tasks.jsonl import read_problems
+        return GeneratedProblems(spec, split, seed, _with_system(problem_maker(spec), system_prompt))
+    if spec in task_names():
+        make_problem = importlib.import_module(f"r1kit.tasks.{spec}").make_problem
+        return GeneratedProblems(spec, split, seed, _with_system(make_problem, system_prompt))
+    from r1kit.data.known import KNOWN
+    from r1kit.data.rows import is_source
 
-        return FiniteProblems(spec, split, seed, tuple(read_problems(spec, split)))
-    if spec not in task_names():
-        close = difflib.get_close_matches(spec, task_names(), n=1)
+    if not is_source(spec):
+        close = difflib.get_close_matches(spec, [*task_names(), *KNOWN], n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(
-            f"no task {spec!r}{hint}; give one of {', '.join(task_names())}, or reasoning_gym:NAME, "
-            f"or the path of a .jsonl file"
+            f"no task {spec!r}{hint}; give one of {', '.join(task_names())}, a data set known by name "
+            f"({', '.join(KNOWN)}), reasoning_gym:NAME, a file (.jsonl, .json, .parquet, .csv, .tsv), a folder with a "
+            f"/ in its name, or a name on the Hugging Face hub (org/name)"
         )
-    return GeneratedProblems(spec, split, seed, importlib.import_module(f"r1kit.tasks.{spec}").make_problem)
+    from r1kit.tasks.dataset import read_problems
+
+    problems, summary = read_problems(spec, split, columns or ColumnsConfig(), filters or FilterConfig())
+    told = tuple(with_system(problem, system_prompt) for problem in problems)
+    return FiniteProblems(spec, split, seed, told, summary)
+
+
+def with_system(problem: Problem, system_prompt: str) -> Problem:
+    """The problem with a system message before its prompt, unless it has one or `system_prompt` is empty."""
+    if not system_prompt or problem.messages[0].role == "system":
+        return problem
+    return replace(problem, messages=(Message("system", system_prompt), *problem.messages))
+
+
+def _with_system(make_problem: MakeProblem, system_prompt: str) -> MakeProblem:
+    return (lambda rng: with_system(make_problem(rng), system_prompt)) if system_prompt else make_problem
 
 
 def task_names() -> list[str]:
     """The tasks in this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ADAPTERS)
+
+
+def summaries(problem_sets: Sequence[ProblemSet]) -> list[str]:
+    """A line for each data set among them: rows read, kept, dropped and why."""
+    return [problems.summary for problems in problem_sets if isinstance(problems, FiniteProblems)]
 
 
 def is_heldout(key: str) -> bool:
@@ -161,6 +195,8 @@ class FiniteProblems:
     split: Split
     seed: int
     problems: tuple[Problem, ...]
+    summary: str = ""
+    """What was read and what was left out, and why; both splits."""
 
     def take(self, start: int, count: int) -> list[Problem]:
         size = len(self.problems)

@@ -1,8 +1,8 @@
-"""Conversations to fine-tune on: read from JSONL, rendered to prompt and completion, tokenized.
+"""Conversations to fine-tune on: read from data sets, rendered with the template, tokenized.
 
-One object a line (.jsonl, or .jsonl.gz), in one of TRL's layouts: {"messages": [..., {"role": "assistant", "content":
-...}]}, or {"prompt": text or messages, "completion": text or the assistant's message}. Other fields may be there. The
-last turn is what is learnt; data that teach every turn of a dialogue have one line for each.
+A source is a file, a folder, a name on the Hugging Face hub (`r1kit.data.rows`), or a run of `r1kit reject`; a row has
+one of TRL's layouts, ShareGPT's, Alpaca's, or a question with its solution (`r1kit.data.layouts`). The loss falls on
+what the assistant says and on the end of its turns (`r1kit.model.mask`).
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-from jinja2.exceptions import TemplateError
+from itertools import groupby
+from typing import TYPE_CHECKING, cast
 
 from r1kit.algo.packing import Packable
-from r1kit.jsonl import json_rows
-from r1kit.model.chat import render_prompt
+from r1kit.config.source import ColumnsConfig, FilterConfig
+from r1kit.data.filters import Seen, Tally
+from r1kit.data.layouts import CONVERSATION_COLUMNS, CONVERSATION_FORM, conversation_of
+from r1kit.data.rows import read_rows
+from r1kit.data.spool import Spool
+from r1kit.model.chat import turn_end
+from r1kit.model.mask import Exchange, Turns, exchanges
+from r1kit.tasks.dataset import evaluated
 from r1kit.types import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IN_RUN = "sft.jsonl"
-ROLES = ("system", "user", "assistant")
-LAYOUTS = "give `messages` that end with the assistant's, or `prompt` and `completion`"
 AT_A_TIME = 1024
 """Conversations tokenized in one call when a run's data are counted."""
 
@@ -38,180 +40,217 @@ class Conversation:
     messages: tuple[Message, ...]
     """At least two; the last one is the assistant's."""
     where: str
-    """file:line, for errors."""
+    """file:row, for errors."""
+
+
+class Conversations(Spool[Conversation]):
+    """The conversations of a run's sources, in order."""
+
+    def __init__(self, summary: str = "") -> None:
+        super().__init__()
+        self.summary = summary
+        """What was read and what was left out, and why; a line for each source."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text: what the model sees, and what it is to say."""
+    """One sequence as text: what the model sees, and what it is to say, in turn."""
 
-    prompt: str
-    completion: str
-    """Without the end-of-sequence token."""
+    exchanges: tuple[Exchange, ...]
+    end: int
+    """The token after the last reply: the end of a turn."""
+
+    @property
+    def prompt(self) -> str:
+        """All that comes before the last reply."""
+        *before, last = self.exchanges
+        return "".join(one.context + one.reply for one in before) + last.context
+
+    @property
+    def completion(self) -> str:
+        """The last reply, without its end."""
+        return self.exchanges[-1].reply
 
 
 @dataclass(frozen=True)
 class SFTData:
-    """What a run trains on, and its counts.
+    """What a run trains on, and its counts."""
 
-    Texts, not tokens: tokens as Python ints take ten times the memory, and a step's are made in no time.
-    """
-
-    rendered: tuple[Rendered, ...]
+    rendered: Sequence[Rendered]
     num_tokens: int
     """Tokens of one epoch."""
     num_trained: int
-    """Of these, tokens with a loss: completions and their ends."""
+    """Of these, tokens with a loss: replies and their ends."""
     too_long: int
-    """Conversations dropped because they are longer than `max_tokens`."""
+    """Sequences dropped because they are longer than `max_tokens`."""
     max_tokens: int
     digest: str
     """Hash of `rendered`, in order."""
+    long_prompts: int = 0
+    """Sequences dropped because their first context is longer than the filter allows."""
 
     def summary(self) -> str:
-        """One line: rows, tokens, what was dropped and why."""
+        """One line: sequences, tokens, what was dropped and why."""
         dropped = f"; dropped {self.too_long:,} longer than {self.max_tokens:,} tokens" if self.too_long else ""
+        dropped += f"; dropped {self.long_prompts:,} with a longer prompt than allowed" if self.long_prompts else ""
         return (
             f"{len(self.rendered):,} conversations, {self.num_tokens:,} tokens an epoch, {self.num_trained:,} of them "
             f"the assistant's{dropped}"
         )
 
 
-def read_conversations(data: Sequence[str]) -> list[Conversation]:
-    """The conversations of .jsonl files and run folders of `r1kit reject`, in order; none is left out.
+def read_conversations(
+    data: Sequence[str],
+    columns: ColumnsConfig | None = None,
+    filters: FilterConfig | None = None,
+    system_prompt: str = "",
+) -> Conversations:
+    """The conversations of all sources, in order. Every row is checked; without `filters` none is left out.
 
-    FileNotFoundError for a missing file, ValueError (file:line, value, what to do) for a line that is none.
+    `system_prompt` is put before conversations that have none. FileNotFoundError for a missing source, ValueError
+    (place, value, what to do) for a row that is no conversation.
     """
     if not data:
-        raise ValueError("--data is empty; give .jsonl files, or run folders of `r1kit reject`")
-    return [one for source in data for one in _read_file(_file_of(source))]
+        raise ValueError(
+            "--data is empty; give files, folders, names on the Hugging Face hub, or runs of `r1kit reject`"
+        )
+    filters = filters or FilterConfig(duplicates="keep")
+    known = evaluated(filters)
+    seen = Seen(near=filters.duplicates == "near")
+    found = Conversations()
+    lines = []
+    for source in data:
+        tally = Tally(source)
+        rows = read_rows(
+            source, columns, first=filters.first, in_run=IN_RUN, training_only=True, names=CONVERSATION_COLUMNS
+        )
+        for row in rows:
+            tally.read += 1
+            messages = conversation_of(row.where, row.fields)
+            if system_prompt and messages[0].role != "system":
+                messages = (Message("system", system_prompt), *messages)
+            text = "\n".join(f"{message.role}: {message.content}" for message in messages)
+            if filters.duplicates != "keep" and seen.again(text):
+                tally.drop("repeat a row", row.where)
+            elif known and (name := known.shared_with(message.content for message in messages)):
+                tally.drop(f"share {filters.ngram} words on end with {name}", row.where)
+            else:
+                found.append(Conversation(messages, row.where))
+        if not tally.read:
+            raise ValueError(f"{source}: the file is empty; {CONVERSATION_FORM}")
+        lines.append(tally.text())
+    found.summary = "\n".join(lines)
+    if not found:
+        raise ValueError(f"no conversation is left: {found.summary}; loosen --filter, or give other data")
+    return found
 
 
 def prepare(
-    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int
+    conversations: Sequence[Conversation],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    max_tokens: int,
+    *,
+    turns: Turns = "all",
+    max_prompt_tokens: int = 0,
 ) -> SFTData:
-    """Render all conversations and drop those of more than `max_tokens` tokens, the end of sequence included.
+    """Render all conversations and drop sequences of more than `max_tokens` tokens, the end of the last turn included.
 
     ValueError for a conversation that the template cannot hold, and when none is short enough.
     """
-    kept: list[Rendered] = []
-    num_tokens = num_trained = 0
+    kept: Spool[Rendered] = Spool()
+    num_tokens = num_trained = made = long_prompts = 0
     shortest: int | None = None
     digest = hashlib.sha256()
+    end = turn_end(template, tokenizer) if conversations else None
     for start in range(0, len(conversations), AT_A_TIME):
-        part = [render(one, template, tokenizer) for one in conversations[start : start + AT_A_TIME]]
+        part = [
+            rendered
+            for one in conversations[start : start + AT_A_TIME]
+            for rendered in render_turns(one, template, tokenizer, turns, end)
+        ]
+        made += len(part)
         for rendered, packable in zip(part, encode(part, tokenizer), strict=True):
             length = len(packable.tokens)
             shortest = length if shortest is None else min(shortest, length)
             if length > max_tokens:
                 continue
+            if max_prompt_tokens and packable.prompt_length > max_prompt_tokens:
+                long_prompts += 1
+                continue
             kept.append(rendered)
             num_tokens += length
-            num_trained += length - packable.prompt_length
-            digest.update(json.dumps([rendered.prompt, rendered.completion]).encode())
+            num_trained += sum(packable.mask) if packable.mask else length - packable.prompt_length
+            digest.update(
+                json.dumps([text for one in rendered.exchanges for text in (one.context, one.reply)]).encode()
+            )
     if not kept:
         raise ValueError(
-            f"all {len(conversations):,} conversations are longer than {max_tokens:,} tokens (the shortest has "
-            f"{shortest or 0:,}); raise --max-tokens as far as the model's context goes, or give shorter ones"
+            f"all {made:,} conversations are longer than {max_tokens:,} tokens (the shortest has "
+            f"{shortest or 0:,}) or have prompts that are too long; raise --max-tokens as far as the model's context "
+            f"goes and --filter.max-prompt-tokens, or give shorter ones"
         )
-    too_long = len(conversations) - len(kept)
-    return SFTData(tuple(kept), num_tokens, num_trained, too_long, max_tokens, digest.hexdigest())
+    too_long = made - len(kept) - long_prompts
+    return SFTData(kept, num_tokens, num_trained, too_long, max_tokens, digest.hexdigest(), long_prompts)
 
 
 def render(conversation: Conversation, template: str, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The prompt as at sampling, and the assistant's text as it is in the data, its leading space too.
+    """The last turn: the prompt as at sampling, and the assistant's text as it is in the data.
 
     Where the template opens the thought (its prefill), the text's own opening is taken off. ValueError where the text
     has none, and for turns that the template cannot hold.
     """
-    *question, answer = conversation.messages
+    [rendered] = render_turns(conversation, template, tokenizer, "last")
+    return rendered
+
+
+def render_turns(
+    conversation: Conversation,
+    template: str,
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Turns,
+    end: int | None = None,
+) -> list[Rendered]:
+    """The sequences that teach the conversation; more than one where the template forgets thoughts (`exchanges`)."""
+    end = turn_end(template, tokenizer) if end is None else end
     try:
-        prompt = render_prompt(template, question, tokenizer)
-    except (ValueError, TemplateError) as error:
+        found = exchanges(conversation.messages, template, tokenizer, turns, end)
+    except ValueError as error:
         raise ValueError(f"{conversation.where}: {error}") from error
-    if not prompt.prefill:
-        return Rendered(prompt.text, answer.content)
-    tag = prompt.prefill.rstrip()
-    begun = answer.content.lstrip()
-    if not begun.startswith(tag):
-        raise ValueError(
-            f"{conversation.where}: template {template} opens the thought with {prompt.prefill!r}, but the assistant's "
-            f"text begins with {answer.content[:40]!r}; begin it with {tag}, or choose a template without this opening"
-        )
-    # White space after the tag is the template's; the text may have it too.
-    return Rendered(prompt.text, begun.removeprefix(tag).removeprefix(prompt.prefill.removeprefix(tag)))
+    return [Rendered(parts, end) for parts in found]
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[Packable]:
-    """Tokens of each: prompt, completion, end of sequence; the loss falls on the last two.
+    """Tokens of each: contexts and replies in turn, and the end; the loss falls on the replies and the end.
 
-    Prompt and completion are tokenized apart, as they are when a policy samples.
+    Each part is tokenized apart, as it is when a policy samples.
     """
-    end = cast(int, tokenizer.eos_token_id)
-    prompts = tokenizer([one.prompt for one in rendered], add_special_tokens=False)["input_ids"]
-    completions = tokenizer([one.completion for one in rendered], add_special_tokens=False)["input_ids"]
+    texts = [text for one in rendered for part in one.exchanges for text in (part.context, part.reply)]
+    if not texts:
+        return []
+    tokens = iter(cast("list[list[int]]", tokenizer(texts, add_special_tokens=False)["input_ids"]))
     packables = []
-    for prompt, completion in zip(cast("list[list[int]]", prompts), cast("list[list[int]]", completions), strict=True):
-        ended = bool(completion) and completion[-1] == end  # some data sets write the end out
-        packables.append(Packable((*prompt, *completion, *(() if ended else (end,))), len(prompt)))
+    for one in rendered:
+        parts = [next(tokens) for _ in range(2 * len(one.exchanges))]
+        parts[-1] = [*parts[-1], one.end]
+        flat = tuple(token for part in parts for token in part)
+        mask = tuple(place % 2 for place, part in enumerate(parts) for _ in part) if len(parts) > 2 else ()
+        packables.append(Packable(flat, len(parts[0]), mask=mask))
     return packables
 
 
-def _file_of(source: str) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        path = path / IN_RUN
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{source} has no {IN_RUN}; give a finished run of `r1kit reject`, or a .jsonl file"
-            )
-    if not path.is_file():
-        raise FileNotFoundError(f"{source}: no such file; give a .jsonl file or a run folder of `r1kit reject`")
-    return path
+def mask_text(rendered: Rendered, tokenizer: PreTrainedTokenizerBase, width: int = 60) -> str:
+    """What the model is given and what is learnt, for a look at it: a line for each part."""
+    [packable] = encode([rendered], tokenizer)
+    lines = []
+    for learnt, places in groupby(range(len(packable.tokens)), key=lambda place: has_loss(packable, place)):
+        part = [packable.tokens[place] for place in places]
+        text = repr(tokenizer.decode(part))[1:-1]
+        shown = text if len(text) <= width else f"{text[: width // 2]} ... {text[-width // 2 :]}"
+        lines.append(f"{'learnt' if learnt else 'given '} {len(part):>6} tokens  {shown}")
+    return "\n".join(lines)
 
 
-def _read_file(path: Path) -> list[Conversation]:
-    found = [_conversation(where, row) for where, row in json_rows(path, LAYOUTS)]
-    if not found:
-        raise ValueError(f"{path}: the file is empty; write one object a line: {LAYOUTS}")
-    return found
-
-
-def _conversation(where: str, row: dict[str, Any]) -> Conversation:
-    if "messages" in row:
-        messages = _turns(where, "messages", row["messages"])
-    elif "prompt" in row and "completion" in row:
-        completion = row["completion"]
-        messages = (
-            *_turns(where, "prompt", row["prompt"], text_role="user"),
-            *_turns(where, "completion", [completion] if isinstance(completion, dict) else completion, "assistant"),
-        )
-    else:
-        raise ValueError(f"{where}: found only {', '.join(sorted(row)) or 'no field'}; {LAYOUTS}")
-    *question, answer = messages
-    if answer.role != "assistant":
-        raise ValueError(f"{where}: the last message is of role {answer.role!r}; end with the assistant's")
-    if not answer.content.strip():
-        raise ValueError(f"{where}: the assistant's text is {answer.content!r}; give what is to be learnt")
-    if not any(message.role == "user" for message in question):
-        raise ValueError(f"{where}: no message of the user's before the assistant's; give what it answers")
-    return Conversation(messages, where)
-
-
-def _turns(where: str, field: str, value: Any, text_role: str = "") -> tuple[Message, ...]:
-    """The messages of a field; where `text_role` is given, a plain text is one message of that role."""
-    if isinstance(value, str) and text_role:
-        value = [{"role": text_role, "content": value}]
-    if not isinstance(value, list) or not value:
-        allowed = "a text or a list of messages" if text_role else "a list of messages"
-        raise ValueError(f"{where}: {field} is {str(value)[:60]!r}; give {allowed}")
-    messages = []
-    for turn in value:
-        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
-        if role not in ROLES or not isinstance(content, str):
-            raise ValueError(
-                f'{where}: message {str(turn)[:60]!r} in {field} needs "role" (one of {", ".join(ROLES)}) and '
-                f'"content" (a text)'
-            )
-        messages.append(Message(role, content))
-    return tuple(messages)
+def has_loss(packable: Packable, place: int) -> bool:
+    """Whether the token at this place is learnt."""
+    return bool(packable.mask[place]) if packable.mask else place >= packable.prompt_length

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config import EvalConfig, ReadableConfig, RewardConfig, to_dict
-from r1kit.model.chat import render_prompt
+from r1kit.model.chat import render_prompt, stop_tokens
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, has_rules
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.general import judge_response
@@ -42,13 +42,19 @@ def evaluate(
     and the random numbers depend on `cfg` only, so evaluations of one run are paired.
     """
     start = time.perf_counter()
-    problem_sets = [load_problems(task, cfg.split, cfg.seed) for task in cfg.tasks]
+    problem_sets = [
+        load_problems(
+            task, cfg.split, cfg.seed, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt
+        )
+        for task in cfg.tasks
+    ]
     problems = [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
-    stops = (tokenizer.eos_token_id,)
-    params = SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cfg.max_new_tokens, stops)  # type: ignore[arg-type]
+    stops = stop_tokens(cfg.template, tokenizer)
+    params = SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cfg.max_new_tokens, stops)
     groups, _ = sample_groups(
         sampler, tokenizer, problems, params, cfg.num_samples,
-        template=cfg.template, seed=f"eval/{cfg.seed}", reward=RewardConfig(), on_progress=on_progress,
+        template=cfg.template, seed=f"eval/{cfg.seed}", reward=RewardConfig(unsafe_code=cfg.unsafe_code),
+        on_progress=on_progress,
     )  # fmt: skip
     prompts = [render_prompt(cfg.template, group[0].problem.messages, tokenizer) for group in groups]
     grades = [
@@ -80,7 +86,7 @@ def sampling_policy(cfg: EvalConfig) -> dict[str, Any]:
     """What a score depends on besides the model; printed beside every number."""
     names = ("split", "num_problems", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "template")
     settings = to_dict(cfg)
-    return {name: settings[name] for name in (*names, "seed")}
+    return {name: settings[name] for name in (*names, "seed", *(["system_prompt"] if cfg.system_prompt else []))}
 
 
 def graded(sample: Sample, prefill: str) -> GradedSample:

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from r1kit.algo.packing import Batch
-from r1kit.config import OptimConfig
-from r1kit.model.hf import save_model
-from r1kit.model.transformer import PackedAttention, Transformer
+from r1kit.config import MemoryConfig, OptimConfig
+from r1kit.model.hf import load_model, save_model
+from r1kit.model.lora import Adapters
+from r1kit.model.transformer import Decoder, PackedAttention
 from r1kit.training.base import Loss
+from r1kit.training.memory import WaitingModel, checkpoint_blocks, make_optimizer, offload_device, waits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK = 4096  # completion tokens whose logits exist at a time
+ADAPTER = "adapter"  # a folder of its own: what loads a model folder reads every .safetensors beside config.json
+ALL_IN_PLACE = MemoryConfig()
+_BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
@@ -48,7 +54,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx, *grads):  # noqa: ANN001, ANN205
         hidden_ND, head_VD, labels_N, lse_N = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden_ND)
-        grad_head = torch.zeros(head_VD.shape, dtype=torch.float32, device=head_VD.device)
+        trained = ctx.needs_input_grad[1]
+        grad_head = torch.zeros(head_VD.shape, dtype=torch.float32, device=head_VD.device) if trained else None
         start = 0
         for hidden, labels, lse, grad in zip(
             hidden_ND.split(CHUNK), labels_N.split(CHUNK), lse_N.split(CHUNK), grads[0].split(CHUNK), strict=True
@@ -59,12 +66,13 @@ class _ChunkedLogprobs(torch.autograd.Function):
             delta.scatter_add_(1, labels[:, None], grad[:, None])
             delta = delta.div_(ctx.temperature).to(hidden.dtype)
             grad_hidden[start : start + len(hidden)] = delta @ head_VD
-            grad_head += delta.T @ hidden
+            if grad_head is not None:
+                grad_head += delta.T @ hidden
             start += len(hidden)
-        return grad_hidden, grad_head.to(head_VD.dtype), None, None
+        return grad_hidden, None if grad_head is None else grad_head.to(head_VD.dtype), None, None
 
 
-def completion_logprobs(model: Transformer, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
+def completion_logprobs(model: Decoder, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
     """Log-probs [N] of the batch's labels and entropies [N] of the distributions they were drawn from."""
     attention = PackedAttention(batch.lengths, batch.tokens_T.device)
     hidden_TD = model(batch.tokens_T, attention.positions_T, attention)
@@ -75,36 +83,43 @@ def completion_logprobs(model: Transformer, batch: Batch, temperature: float) ->
 
 
 class LocalLearner:
-    """`Learner` in this process, on one device. With bf16 compute, gradients and updates are kept in fp32."""
+    """`Learner` in this process, on one device. With bf16 compute, gradients and updates are kept in fp32.
+
+    With `adapters` (of this model), they alone are trained, and the reference is the model with those that it had.
+    """
 
     def __init__(
         self,
-        model: Transformer,
+        model: Decoder,
         tokenizer: PreTrainedTokenizerBase,
         optim: OptimConfig,
         *,
         temperature: float = 1.0,
         with_reference: bool = False,
+        memory: MemoryConfig = ALL_IN_PLACE,
+        adapters: Adapters | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
         self.grad_clip = optim.grad_clip
-        self.params = list(model.parameters())
-        # fp32 compute needs no second copy: the weights are their own masters.
+        self.adapters = adapters
+        self._checksum: list[int] | None = None
+        self.params = list(model.parameters()) if adapters is None else list(adapters.parameters())
+        # Before the policy gets its hooks: a copy must not have them.
+        self.reference = _reference(model, adapters, memory) if with_reference else None
         self.mixed = self.params[0].dtype != torch.float32
-        self.masters = [p.detach().float().requires_grad_() for p in self.params] if self.mixed else self.params
-        if self.mixed:
+        home = offload_device(memory, self.device)
+        # fp32 weights that stay where they are need no second copy: they are their own masters.
+        self.apart = self.mixed or home != self.device
+        self.masters = self.params
+        if self.apart:
+            self.masters = [p.detach().to(home, torch.float32, copy=True).requires_grad_() for p in self.params]
             for param, master in zip(self.params, self.masters, strict=True):
                 param.register_post_accumulate_grad_hook(lambda p, master=master: _move_grad(p, master))
-        groups = [
-            {"params": [m for m in self.masters if m.dim() >= 2], "weight_decay": optim.weight_decay},
-            {"params": [m for m in self.masters if m.dim() < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=1e-8, fused=True)
-        self.reference: Transformer | None = None
-        if with_reference:
-            self.update_reference()
+        if memory.gradient_checkpointing:
+            checkpoint_blocks(model)
+        self.optimizer = make_optimizer(self.masters, optim, memory)
 
     @property
     def device(self) -> torch.device:
@@ -124,8 +139,10 @@ class LocalLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        if self.adapters is not None:
+            self.adapters.changed()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.mixed:
+        if self.apart:
             with torch.no_grad():
                 _copy(self.params, self.masters)
         return norm
@@ -136,55 +153,109 @@ class LocalLearner:
 
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch) -> Tensor:
-        assert self.reference is not None, "made without with_reference"
-        return completion_logprobs(self.reference, batch, self.temperature)[0]
+        match self.reference:
+            case None:
+                raise AssertionError("made without with_reference")
+            case WaitingModel():
+                with self.reference.present() as model:
+                    return completion_logprobs(model, batch, self.temperature)[0]
+            case Decoder():
+                return completion_logprobs(self.reference, batch, self.temperature)[0]
+        now = [param.clone() for param in self.params]
+        try:
+            _copy(self.params, self.reference)
+            return self.logprobs(batch)
+        finally:
+            _copy(self.params, now)
 
     @torch.no_grad()
     def update_reference(self) -> None:
-        if self.reference is None:
-            # The hooks that move gradients stay with the policy: copy weights, not the module with its hooks.
-            self.reference = Transformer(self.model.config).to(self.params[0].dtype).to(self.device)
-            self.reference.requires_grad_(False)
-        _copy(list(self.reference.parameters()), self.params)
+        _copy(self._reference_weights(), self.params)
 
-    def publish(self) -> Transformer:
-        """The module itself: a sampler in this process reads the weights where they are."""
+    def _reference_weights(self) -> list[Tensor]:
+        match self.reference:
+            case None:
+                raise AssertionError("made without with_reference")
+            case WaitingModel():
+                return list(self.reference.model.parameters())
+            case Decoder():
+                return list(self.reference.parameters())
+        return self.reference
+
+    def publish(self) -> Decoder:
+        """The module itself: a sampler in this process reads the weights where they are, and uses the adapters."""
+        if self.adapters is not None:
+            self.adapters.prepare()
         return self.model
 
     def save(self, folder: Path) -> None:
-        save_model(self.model, self.tokenizer, folder)
+        """A model folder and learner.pt; with adapters, the model is the merged one, and adapter/ has PEFT's files."""
+        with nullcontext() if self.adapters is None else self.adapters.merged():
+            save_model(self.model, self.tokenizer, folder)
+        if self.adapters is not None:
+            self.adapters.save(folder / ADAPTER)
         state = {
             "masters": [m.detach() for m in self.masters] if self.mixed else None,
             "optimizer": self.optimizer.state_dict(),
-            "reference": None if self.reference is None else [p.detach() for p in self.reference.parameters()],
+            "reference": None if self.reference is None else [w.detach() for w in self._reference_weights()],
+            "base": self._base_checksum(),
         }
         torch.save(state, folder / "learner.pt")
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        from r1kit.model.hf import load_model
-
-        state = torch.load(folder / "learner.pt", map_location=self.device, weights_only=True)
+        state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
         if (state["masters"] is not None) != self.mixed:
             saved_in, now = ("fp32", "bf16") if self.mixed else ("bf16", "fp32")
             raise ValueError(
                 f"{folder} was saved computing in {saved_in}, this run computes in {now}: --dtype {saved_in}"
             )
-        saved = load_model(folder, self.params[0].dtype, self.device)
-        _copy(self.params, list(saved.parameters()))
-        if self.mixed:
-            _copy(self.masters, state["masters"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._load_weights(folder, state)
+        if self.apart:
+            _copy(self.masters, state["masters"] or self.params)
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.reference is not None:
-            _copy(list(self.reference.parameters()), state["reference"])
+            _copy(self._reference_weights(), state["reference"])
+
+    def _load_weights(self, folder: Path, state: dict[str, Any]) -> None:
+        if self.adapters is None:
+            _copy(self.params, list(load_model(folder, self.params[0].dtype, self.device).parameters()))
+            return
+        if state["base"] != self._base_checksum():
+            raise ValueError(
+                f"{folder} has adapters for other weights than those of {self.adapters.base} now; give the --model and "
+                f"--dtype that the run was begun with, or use another --run"
+            )
+        self.adapters.load(folder / ADAPTER)
+
+    def _base_checksum(self) -> list[int] | None:
+        """A number for each of the frozen weights, that another base would not have; None where all are trained."""
+        if self.adapters is None:
+            return None
+        if self._checksum is None:
+            frozen = (p.detach() for p in self.model.parameters() if not p.requires_grad)
+            self._checksum = [int(p.view(_BITS[p.dtype]).sum(dtype=torch.int64)) for p in frozen]
+        return self._checksum
+
+
+def _reference(
+    model: Decoder, adapters: Adapters | None, memory: MemoryConfig
+) -> Decoder | WaitingModel | list[Tensor]:
+    """The policy as it is now: a copy of the model, or, where adapters alone are trained, of these."""
+    if adapters is not None:
+        return [parameter.detach().clone() for parameter in adapters.parameters()]
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    device = model.embed.weight.device
+    return WaitingModel(frozen, device) if waits(memory, device) else frozen
 
 
 def _move_grad(param: Tensor, master: Tensor) -> None:
-    """Add a bf16 gradient to its fp32 master at once, so that micro-batches add up in fp32."""
+    """Add a gradient to its fp32 master at once, wherever that is, so that micro-batches add up in fp32."""
+    grad = param.grad.to(master.device)  # type: ignore[union-attr]
     if master.grad is None:
-        master.grad = param.grad.float()  # type: ignore[union-attr]
+        master.grad = grad.float()
     else:
-        master.grad += param.grad  # type: ignore[operator]
+        master.grad += grad
     param.grad = None
 
 

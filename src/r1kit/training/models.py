@@ -9,7 +9,7 @@ from r1kit.config import Device, DType
 from r1kit.model.device import resolve_device, resolve_dtype
 from r1kit.model.hf import SHIPPED, load_model, model_folder
 from r1kit.model.tokenizer import load_tokenizer
-from r1kit.model.transformer import Transformer
+from r1kit.model.transformer import Decoder
 from r1kit.training.checkpoint import find_model
 
 if TYPE_CHECKING:
@@ -23,8 +23,19 @@ def resolve_model(name: str) -> Path:
     return find_model(name) if name not in SHIPPED and Path(name).is_dir() else model_folder(name)
 
 
-def open_model(name: str, device: Device, dtype: DType) -> tuple[Transformer, PreTrainedTokenizerBase]:
-    """The decoder and the tokenizer of a model, on its device and in its compute type."""
+def open_model(name: str, device: Device, dtype: DType) -> tuple[Decoder, PreTrainedTokenizerBase]:
+    """The model and the tokenizer of a name, on its device and in its compute type.
+
+    ValueError when the tokenizer has tokens that the model has no embedding for.
+    """
     folder = resolve_model(name)
+    tokenizer = load_tokenizer(folder)
     where = resolve_device(device)
-    return load_model(folder, resolve_dtype(dtype, where), where), load_tokenizer(folder)
+    model = load_model(folder, resolve_dtype(dtype, where), where)
+    last = max(tokenizer.get_vocab().values())
+    if last >= model.config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has ids up to {last}, the model's embedding {model.config.vocab_size} rows; "
+            f"take the model's own tokenizer, or add rows first with transformers' resize_token_embeddings"
+        )
+    return model, tokenizer

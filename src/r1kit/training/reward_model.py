@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.config import Device, DType
-from r1kit.model.chat import render_prompt
+from r1kit.model.chat import CHAT, render_prompt
 from r1kit.model.device import resolve_device, resolve_dtype
 from r1kit.model.hf import load_model
-from r1kit.model.tokenizer import load_tokenizer
-from r1kit.model.transformer import PackedAttention, Transformer, TransformerConfig
+from r1kit.model.tokenizer import begin_text, load_tokenizer
+from r1kit.model.transformer import Decoder, PackedAttention, Transformer, TransformerConfig
 from r1kit.rewards.format import parse_completion
 from r1kit.run import write_json_atomic
 from r1kit.training.base import Loss
@@ -58,8 +58,12 @@ class RewardModel(Transformer):
 
 
 @torch.no_grad()
-def add_head(model: Transformer, head_1D: Tensor) -> RewardModel:
-    """A reward model with the weights, type and device of `model`."""
+def add_head(model: Decoder, head_1D: Tensor) -> RewardModel:
+    """A reward model with the weights, type and device of `model`. ValueError when it is not a `Transformer`."""
+    if not isinstance(model, Transformer):
+        raise ValueError(
+            f"reward models are made of Qwen2, Qwen3, Llama or Mistral models, not of {model.config.model_type}"
+        )
     reward_model = RewardModel(model.config).to(model.embed.weight.dtype).to(model.embed.weight.device)
     reward_model.load_state_dict(model.state_dict(), strict=False)
     reward_model.reward_head.copy_(head_1D)
@@ -95,8 +99,8 @@ class RewardModelLearner(LocalLearner):
                 f"{folder} was saved computing in {saved_in}, this run computes in {now}: --dtype {saved_in}"
             )
         saved = _load(folder, self.params[0].dtype, self.device)
-        sources = [list(saved.parameters()), state["masters"] or []]
-        for targets, values in zip((self.params, self.masters if self.mixed else []), sources, strict=True):
+        sources = [list(saved.parameters()), state["masters"] or list(saved.parameters())]
+        for targets, values in zip((self.params, self.masters), sources, strict=True):
             for target, value in zip(targets, values, strict=True):
                 target.copy_(value)
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
@@ -131,7 +135,7 @@ def text_tokens(
     The two are tokenized apart, as they are when a policy samples. After a plain template the response starts with a
     space, as in the corpus; such a template holds one question, so earlier turns are rendered one after the other.
     """
-    if template == "chat":
+    if template in CHAT:
         prompt, space = _without_prefill(template, messages, tokenizer), ""
     else:
         prompt, space = _plain_dialogue(template, messages, tokenizer), " "
@@ -142,13 +146,14 @@ def text_tokens(
 
 def _plain_dialogue(template: str, messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
     text, question = "", []
+    begin = begin_text(tokenizer)  # before the first turn only
     for message in messages:
         if message.role != "assistant":
             question.append(message)
             continue
-        text += f"{_without_prefill(template, question, tokenizer)} {message.content}\n"
+        text += f"{_without_prefill(template, question, tokenizer).removeprefix(begin)} {message.content}\n"
         question = []
-    return text + _without_prefill(template, question, tokenizer)
+    return begin + text + _without_prefill(template, question, tokenizer).removeprefix(begin)
 
 
 def _without_prefill(template: str, messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from r1kit.config import RewardConfig
 from r1kit.model.chat import RenderedPrompt, render_prompt
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS
-from r1kit.rewards.reward import score_completion, with_preference
+from r1kit.rewards.code import shared_sandbox
+from r1kit.rewards.pool import shared_pool
+from r1kit.rewards.reward import with_preference
 from r1kit.sampling.base import Sampler
 from r1kit.sampling.random import seed_from
 from r1kit.types import Metrics, Problem, Prompt, Sample, SamplingParams
@@ -41,6 +43,8 @@ def sample_groups(
     `preference` scores the completions of general prompts; without it, or with weight 0, they earn their format reward
     only. A completion's random numbers come from (seed, problem id, index in the group).
     """
+    if any(problem.scorer == "code" for problem in problems):
+        shared_sandbox(unsafe=reward.unsafe_code)  # where there is none, it says so before the sampling
     start = time.perf_counter()
     rendered = [render_prompt(template, problem.messages, tokenizer) for problem in problems]
     prompts = [
@@ -49,9 +53,19 @@ def sample_groups(
     ]
     completions = sampler.generate(prompts, params, group_size, on_progress)
     sampled = time.perf_counter()
+    scores = iter(
+        shared_pool().score_completions(
+            [
+                (problem, completion, prompt.prefill)
+                for problem, prompt, group in zip(problems, rendered, completions, strict=True)
+                for completion in group
+            ],
+            reward,
+        )
+    )
     groups = [
-        [Sample(problem, p.tokens, c, score_completion(problem, c, prompt.prefill, reward)) for c in group]
-        for problem, p, prompt, group in zip(problems, prompts, rendered, completions, strict=True)
+        [Sample(problem, prompt.tokens, completion, next(scores)) for completion in group]
+        for problem, prompt, group in zip(problems, prompts, completions, strict=True)
     ]
     if preference is not None and reward.preference_weight:
         groups = with_preferences(groups, rendered, preference, reward)

@@ -16,10 +16,11 @@ from torch import Tensor
 from r1kit.algo.distill import reverse_kl_of_hidden
 from r1kit.algo.losses import nll_loss
 from r1kit.algo.packing import Batch, Packable, microbatches, pack
-from r1kit.config import OptimConfig
-from r1kit.model.transformer import PackedAttention, Transformer
+from r1kit.config import MemoryConfig, OptimConfig
+from r1kit.model.lora import Adapters
+from r1kit.model.transformer import Decoder, PackedAttention
 from r1kit.training.base import Learner, Loss
-from r1kit.training.learner import LocalLearner
+from r1kit.training.learner import ALL_IN_PLACE, LocalLearner
 from r1kit.types import Metrics
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ class DistillationLearner(LocalLearner):
     """
 
     def __init__(
-        self, student: Transformer, teacher: Transformer, tokenizer: PreTrainedTokenizerBase, optim: OptimConfig,
-        *, temperature: float = 1.0,
+        self, student: Decoder, teacher: Decoder, tokenizer: PreTrainedTokenizerBase, optim: OptimConfig,
+        *, temperature: float = 1.0, memory: MemoryConfig = ALL_IN_PLACE, adapters: Adapters | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(student, tokenizer, optim, temperature=temperature)
+        super().__init__(student, tokenizer, optim, temperature=temperature, memory=memory, adapters=adapters)
         self.teacher = teacher
         teacher.requires_grad_(False)
 
@@ -90,7 +91,7 @@ class DistillationLearner(LocalLearner):
         return metrics
 
 
-def _hidden(model: Transformer, batch: Batch) -> Tensor:
+def _hidden(model: Decoder, batch: Batch) -> Tensor:
     """Hidden states [N, D] that predict the batch's labels. A token beyond the model's vocabulary is its last one."""
     attention = PackedAttention(batch.lengths, batch.tokens_T.device)
     tokens_T = batch.tokens_T.clamp(max=model.config.vocab_size - 1)

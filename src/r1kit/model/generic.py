@@ -1,0 +1,143 @@
+"""Any other causal language model of transformers, through its own forward pass: slower, and for every architecture.
+
+Sequences are padded to the longest of a chunk instead of packed, and the sampler neither shares the prefill of a group
+nor refills rows that have ended.
+
+Shapes: T packed tokens, D width, B sequences of a chunk.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from r1kit.model.config_json import read_generation, read_json
+from r1kit.model.transformer import Attend, Decoder, DecoderConfig, Gather, PackedAttention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
+NO_LIMIT = 1 << 20
+"""Context of a model whose config names none: one without positions."""
+SCALED_LOGITS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
+"""Config fields that make logits something else than hidden states times the head, with the value that does not."""
+
+
+class GenericModel(Decoder):
+    """transformers' module `hf` behind the decoders' interface."""
+
+    def __init__(self, hf: PreTrainedModel, config: DecoderConfig) -> None:
+        super().__init__()
+        self.hf, self.config = hf, config
+        # Registered once, in `hf`.
+        self.__dict__["embed"] = hf.get_input_embeddings()
+        self.takes_positions = "position_ids" in inspect.signature(hf.base_model.forward).parameters
+
+    @property
+    def lm_head(self) -> Tensor:
+        return cast(nn.Linear, self.hf.get_output_embeddings()).weight
+
+    def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [T, D] of packed sequences; `attend` says where each begins, and its attention is not used."""
+        assert isinstance(attend, PackedAttention), "this model attends by itself, and samples by `step`"
+        del positions_T  # those of each sequence count from 0, as transformers does by itself
+        hidden = []
+        for start, end, batch, longest, index in attend.chunks:
+            place = torch.arange(end - start, device=tokens_T.device) if index is None else index
+            ids = tokens_T.new_zeros(batch * longest)
+            ids[place] = tokens_T[start:end]
+            # Padding comes after all real tokens, so that the causal mask is enough.
+            out = self.hf.base_model(input_ids=ids.view(batch, longest), use_cache=False)
+            hidden.append(Gather.apply(out.last_hidden_state.flatten(0, 1), place))
+        return torch.cat(hidden)
+
+    def step(self, ids_BT: Tensor, mask_BP: Tensor, past: Any) -> tuple[Tensor, Any]:
+        """Hidden states [B, D] of the last of T new tokens, and the cache that holds them too.
+
+        `mask_BP` is 0 at padding, which comes first, over all P tokens so far; `past` is None at the beginning.
+        """
+        positions = {"position_ids": (mask_BP.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]}
+        out = self.hf.base_model(
+            input_ids=ids_BT, attention_mask=mask_BP, past_key_values=past, use_cache=True,
+            **(positions if self.takes_positions else {}),
+        )  # fmt: skip
+        if "past_key_values" not in out:
+            raise ValueError(
+                f"{self.config.model_type} models keep no key/value cache; they cannot be sampled from here"
+            )
+        return out.last_hidden_state[:, -1], out.past_key_values
+
+
+def load_generic(folder: Path, reason: str, dtype: torch.dtype, device: torch.device | str) -> GenericModel:
+    """The model of a folder that no decoder here computes, for `reason`. Says so on stderr, once.
+
+    ValueError for a model type that transformers does not know, and for weights or logits of a kind that cannot be
+    trained here.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
+    from transformers.utils import logging
+
+    raw = read_json(folder / "config.json")
+    kind = str(raw.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(f"{folder}: {reason}; nor does the installed transformers know it: a newer one may")
+    if method := (raw.get("quantization_config") or {}).get("quant_method"):
+        raise ValueError(f"{folder}: weights quantised by {method!r} cannot be trained; use the model's bf16 folder")
+    logging.disable_progress_bar()  # a run has its own
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{folder}: transformers cannot open it ({error})") from error
+    hf, info = loaded
+    for fault in ("missing_keys", "mismatched_keys"):
+        if names := sorted(map(str, info[fault])):
+            raise ValueError(f"{folder}: {len(names)} {fault.replace('_', ' ')}, first {names[0]}; download it again")
+    hf.generation_config = GenerationConfig()  # ours is saved; transformers refuses to save many that models come with
+    text = hf.config.get_text_config().to_dict()
+    context = next((text[name] for name in LENGTH_FIELDS if text.get(name)), NO_LIMIT)
+    embed = hf.get_input_embeddings()
+    config = DecoderConfig(
+        model_type=kind, vocab_size=embed.num_embeddings, hidden=embed.embedding_dim, context=context,
+        source=raw, generation=read_generation(folder),
+    )  # fmt: skip
+    model = GenericModel(hf.to(device).eval(), config)
+    if odd := [name for name, plain in SCALED_LOGITS.items() if text.get(name, plain) not in (None, plain)]:
+        raise ValueError(
+            f"{folder}: {odd[0]} is {text[odd[0]]}; models that change their logits cannot be trained here"
+        )
+    _check_logits(model, folder)
+    if unused := sorted(info["unexpected_keys"]):
+        reason += f"; {len(unused)} weights are not used and will not be saved, first {unused[0]}"
+    _say(kind, reason)
+    return model
+
+
+@torch.no_grad()
+def _check_logits(model: GenericModel, folder: Path) -> None:
+    """ValueError unless the model's logits are hidden states times the head: losses are computed from these two."""
+    tokens = torch.arange(2, device=model.embed.weight.device)
+    attention = PackedAttention([2], tokens.device)
+    ours = model(tokens, attention.positions_T, attention) @ model.lm_head.T
+    theirs = model.hf(input_ids=tokens[None]).logits[0]
+    if (ours - theirs).abs().max() > 0.05 * theirs.abs().max():
+        raise ValueError(
+            f"{folder}: the logits of {model.config.model_type} models are not hidden states times the head; "
+            f"they cannot be trained here"
+        )
+
+
+@cache
+def _say(kind: str, reason: str) -> None:
+    print(
+        f"{kind} runs through transformers' own forward pass, padded and slower than r1kit's decoders: {reason}",
+        file=sys.stderr,
+    )

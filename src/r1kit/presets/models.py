@@ -1,0 +1,237 @@
+"""Presets to start from: R1-Zero, and R1's cold start and reasoning RL, for the base models that people have.
+
+One process on one GPU: of 80 GB, and with adapters of 24 GB. What each takes is reckoned from the model's published
+shape (memory.py) and is in its description. The values are ours; docs/presets.md has the reasons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from r1kit.config import (
+    EvalConfig,
+    FilterConfig,
+    LoraConfig,
+    MemoryConfig,
+    OptimConfig,
+    RejectConfig,
+    RewardConfig,
+    RLConfig,
+    SFTConfig,
+)
+from r1kit.presets.algos import grpo
+from r1kit.presets.memory import GIB, Need, Shape, reckon
+from r1kit.presets.paper import sft_student
+
+PROMPT = 512
+"""Longest prompt, tokens; longer ones are left out, so that the memory is bounded."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base on the Hugging Face hub, and what suits its size."""
+
+    hub: str
+    shape: Shape
+    task: str
+    """What it can learn from: neither all right nor all wrong at the beginning."""
+    template: str
+    """Of fine-tuning: the base's own, where it has one."""
+    max_new_tokens: int
+    rows: int
+    """Completions decoded at a time on 80 GB."""
+    rows_24: int
+    """The same on 24 GB."""
+    max_new_tokens_24: int = 1024
+
+
+_QWEN = {"tied": True, "qkv_bias": True, "vocab": 151_936}
+_LLAMA = {"qkv_bias": False, "vocab": 128_256}
+_QWEN_1_5B = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, mlp=8960, **_QWEN)
+_QWEN_7B = Shape(
+    hidden=3584, layers=28, heads=28, kv_heads=4, head_dim=128, mlp=18_944, vocab=152_064, tied=False, qkv_bias=True
+)
+MODELS: dict[str, BaseModel] = {
+    "qwen2.5-0.5b": BaseModel(
+        "Qwen/Qwen2.5-0.5B",
+        Shape(hidden=896, layers=24, heads=14, kv_heads=2, head_dim=64, mlp=4864, **_QWEN),
+        task="gsm8k", template="chat", max_new_tokens=1024, rows=256, rows_24=128,
+    ),
+    "qwen2.5-1.5b": BaseModel(
+        "Qwen/Qwen2.5-1.5B", _QWEN_1_5B, task="gsm8k", template="chat", max_new_tokens=2048, rows=256, rows_24=128
+    ),
+    "qwen2.5-3b": BaseModel(
+        "Qwen/Qwen2.5-3B",
+        Shape(hidden=2048, layers=36, heads=16, kv_heads=2, head_dim=128, mlp=11_008, **_QWEN),
+        task="math", template="chat", max_new_tokens=2048, rows=128, rows_24=96,
+    ),
+    "qwen2.5-7b": BaseModel(
+        "Qwen/Qwen2.5-7B", _QWEN_7B, task="math", template="chat", max_new_tokens=2048, rows=128, rows_24=24
+    ),
+    # Their context is 4,096 tokens.
+    "qwen2.5-math-1.5b": BaseModel(
+        "Qwen/Qwen2.5-Math-1.5B", _QWEN_1_5B, task="math", template="chat", max_new_tokens=3072, rows=256, rows_24=128
+    ),
+    "qwen2.5-math-7b": BaseModel(
+        "Qwen/Qwen2.5-Math-7B", _QWEN_7B, task="math", template="chat", max_new_tokens=3072, rows=128, rows_24=24
+    ),
+    # Llama's bases have no chat template.
+    "llama-3.2-1b": BaseModel(
+        "meta-llama/Llama-3.2-1B",
+        Shape(hidden=2048, layers=16, heads=32, kv_heads=8, head_dim=64, mlp=8192, tied=True, **_LLAMA),
+        task="gsm8k", template="short", max_new_tokens=1024, rows=256, rows_24=128,
+    ),
+    "llama-3.1-8b": BaseModel(
+        "meta-llama/Llama-3.1-8B",
+        Shape(hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, mlp=14_336, tied=False, **_LLAMA),
+        task="gsm8k", template="short", max_new_tokens=2048, rows=64, rows_24=16,
+    ),
+}  # fmt: skip
+STUDENT_SHAPES: dict[str, Shape] = {
+    "distill-qwen-1.5b": _QWEN_1_5B,
+    "distill-qwen-7b": _QWEN_7B,
+    "distill-qwen-14b": replace(_QWEN_7B, hidden=5120, layers=48, heads=40, kv_heads=8, mlp=13_824),
+    "distill-qwen-32b": replace(_QWEN_7B, hidden=5120, layers=64, heads=40, kv_heads=8, mlp=27_648),
+    "distill-llama-8b": MODELS["llama-3.1-8b"].shape,
+    "distill-llama-70b": replace(
+        MODELS["llama-3.1-8b"].shape, hidden=8192, layers=80, heads=64, kv_heads=8, mlp=28_672
+    ),
+}
+"""Of the paper's students (paper.py)."""
+CARDS = {80: "", 24: "-lora-24gb"}
+"""Memory of the GPU in GiB -> the end of the presets' names."""
+OFFLOADED = 6e9
+"""From so many weights on, AdamW's state is in CPU memory: with it, 16 bytes a weight do not fit on 80 GB."""
+
+
+def rl_zero(name: str, card: int) -> RLConfig:
+    """R1-Zero of a model of MODELS: its base, the paper's template, right answers and their form (R1 section 2.2)."""
+    base = MODELS[name]
+    longest = base.max_new_tokens if card == 80 else base.max_new_tokens_24
+    rows = base.rows if card == 80 else base.rows_24
+    return RLConfig(
+        run=Path(f"runs/r1-zero-{name}{CARDS[card]}"),
+        model=base.hub,
+        tasks=(base.task,),
+        filter=FilterConfig(max_prompt_tokens=PROMPT),
+        template="r1-zero",
+        steps=400,
+        problems_per_step=32 if card == 80 else 16,
+        group_size=8,
+        max_new_tokens=longest,
+        optim=OptimConfig(lr=1e-6 if card == 80 else 1e-5, warmup_steps=10),
+        lora=LoraConfig(rank=0 if card == 80 else 32, alpha=64.0),
+        memory=MemoryConfig(gradient_checkpointing=True, offload_optimizer=_offloaded(base, card)),
+        # No KL term, so no reference policy in memory and no pass through it, as in DAPO and Dr. GRPO.
+        algo=replace(grpo(), kl_coef=0.0, reference_every=0),
+        reward=RewardConfig(format="r1-zero"),
+        eval=EvalConfig(
+            num_problems=256, num_samples=4, temperature=0.6, top_p=0.95, max_new_tokens=longest, rows=rows
+        ),
+        eval_every=50,
+        save_every=50,
+        keep_checkpoints=1,
+        tokens_per_microbatch=16_384 if card == 80 else 8192 if base.shape.parameters < OFFLOADED else PROMPT + longest,
+        rows=rows,
+    )
+
+
+def reject_cold_start_of(name: str, card: int) -> RejectConfig:
+    """The cold start's data from R1-Zero's right and readable completions; `--rewrite endpoint` is the paper's way."""
+    zero = rl_zero(name, card)
+    return RejectConfig(
+        run=Path(f"runs/cold-start-{name}{CARDS[card]}"),
+        model=str(zero.run),
+        tasks=zero.tasks,
+        filter=zero.filter,
+        template=zero.template,
+        num_problems=4000,
+        num_samples=4,
+        max_new_tokens=zero.max_new_tokens,
+        general_share=0.0,
+        rows=zero.rows,
+    )
+
+
+def sft_dev1(name: str, card: int) -> SFTConfig:
+    """Dev1: the base on the cold start's data; epochs and rate are R1's (V2 B.4.2), the batch is for thousands."""
+    base, zero = MODELS[name], rl_zero(name, card)
+    longest = PROMPT + zero.max_new_tokens
+    return SFTConfig(
+        run=Path(f"runs/r1-dev1-{name}{CARDS[card]}"),
+        model=base.hub,
+        data=(str(reject_cold_start_of(name, card).run),),
+        template=base.template,
+        epochs=2,
+        batch_size=32,
+        max_tokens=longest,
+        optim=OptimConfig(lr=1e-5 if card == 80 else 1e-4, schedule="cosine", final_lr_fraction=0.1),
+        lora=zero.lora,
+        memory=zero.memory,
+        eval=replace(zero.eval, tasks=zero.tasks),
+        eval_every=0,
+        tokens_per_microbatch=zero.tokens_per_microbatch,
+    )
+
+
+def rl_dev2(name: str, card: int) -> RLConfig:
+    """Dev2: reasoning RL from Dev1, with the reward for one language (V2 section 3.2.1)."""
+    return replace(
+        rl_zero(name, card),
+        run=Path(f"runs/r1-dev2-{name}{CARDS[card]}"),
+        model=str(sft_dev1(name, card).run),
+        template=MODELS[name].template,
+        reward=RewardConfig(format="r1", language_weight=1.0),
+    )
+
+
+def need(name: str, cfg: RLConfig | SFTConfig | RejectConfig) -> Need:
+    """What a preset of that model takes."""
+    return reckon(cfg, MODELS[name].shape, PROMPT)
+
+
+def student_need(name: str, memory: MemoryConfig) -> Need:
+    """What the paper's fine-tuning of a student takes with that way to save memory."""
+    return reckon(replace(sft_student(name), memory=memory, eval_every=0), STUDENT_SHAPES[name], PROMPT)
+
+
+def student_hardware(name: str) -> str:
+    """The least change with which a student's fine-tuning fits on one GPU of 80 GB, in words."""
+    checkpointed = MemoryConfig(gradient_checkpointing=True)
+    ways = {"gradient checkpointing": checkpointed}
+    ways["gradient checkpointing and the optimizer offloaded"] = replace(checkpointed, offload_optimizer=True)
+    for way, memory in ways.items():
+        takes = student_need(name, memory)
+        if takes.fits(80):
+            cpu = f", {takes.cpu / GIB:.0f} GB of CPU memory" if takes.cpu else ""
+            return f"one 80 GB GPU with {way} ({takes.gpu / GIB:.0f} reckoned){cpu}"
+    return "more than one GPU holds, and a run has one process"
+
+
+def _offloaded(base: BaseModel, card: int) -> bool:
+    return card == 80 and base.shape.parameters > OFFLOADED
+
+
+def _described(what: str, name: str, card: int, cfg: RLConfig | SFTConfig | RejectConfig) -> str:
+    takes = need(name, cfg)
+    cpu = f", {takes.cpu / GIB:.0f} GB of CPU memory" if takes.cpu else ""
+    adapters = " by adapters" if not isinstance(cfg, RejectConfig) and cfg.lora.on else ""
+    return f"{what} {MODELS[name].hub}{adapters}; one {card} GB GPU ({takes.gpu / GIB:.0f} reckoned){cpu}"
+
+
+_EACH = [(name, card) for card in CARDS for name in MODELS]
+MODEL_RL: dict[str, tuple[str, RLConfig]] = {
+    **{f"r1-zero-{n}{CARDS[c]}": (_described("R1-Zero of", n, c, rl_zero(n, c)), rl_zero(n, c)) for n, c in _EACH},
+    **{f"r1-dev2-{n}{CARDS[c]}": (_described("Dev1 to Dev2 of", n, c, rl_dev2(n, c)), rl_dev2(n, c)) for n, c in _EACH},
+}
+MODEL_SFT: dict[str, tuple[str, SFTConfig]] = {
+    f"r1-dev1-{n}{CARDS[c]}": (_described("cold start of", n, c, sft_dev1(n, c)), sft_dev1(n, c)) for n, c in _EACH
+}
+MODEL_REJECT: dict[str, tuple[str, RejectConfig]] = {
+    f"cold-start-{n}{CARDS[c]}": (
+        _described("cold-start data from R1-Zero of", n, c, reject_cold_start_of(n, c)),
+        reject_cold_start_of(n, c),
+    )
+    for n, c in _EACH
+}

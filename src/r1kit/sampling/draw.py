@@ -1,0 +1,37 @@
+"""One token per row, drawn from its logits.
+
+Shapes: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from r1kit.types import SamplingParams
+
+
+def draw(logits_BV: Tensor, params: SamplingParams, uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
+    """One token per row and its log-prob at the temperature, before top-k and top-p (greedy: at temperature 1)."""
+    if params.temperature == 0:
+        tokens_B = logits_BV.argmax(-1)
+        return tokens_B, logits_BV.log_softmax(-1).gather(-1, tokens_B[:, None]).squeeze(-1)
+    logprobs_BV = (logits_BV / params.temperature).log_softmax(-1)
+    probs_BV = keep_top(logprobs_BV.exp(), params.top_p, params.top_k)
+    # In float64, u x total stays below total, so the first entry above it always has a probability above 0.
+    cumulative_BV = probs_BV.cumsum(-1, dtype=torch.float64)
+    tokens_B = torch.searchsorted(cumulative_BV, uniforms_B[:, None] * cumulative_BV[:, -1:], right=True).squeeze(-1)
+    return tokens_B, logprobs_BV.gather(-1, tokens_B[:, None]).squeeze(-1)
+
+
+def keep_top(probs_BV: Tensor, top_p: float, top_k: int) -> Tensor:
+    """Probabilities with all but the top k, then the nucleus of mass top_p, set to 0. At least one token stays;
+    tokens tied at rank k all stay."""
+    if 0 < top_k < probs_BV.shape[-1]:
+        least = probs_BV.topk(top_k, dim=-1).values[:, -1:]
+        probs_BV = probs_BV.masked_fill(probs_BV < least, 0.0)
+    if top_p < 1:
+        ordered, order = (probs_BV / probs_BV.sum(-1, keepdim=True)).sort(dim=-1, descending=True)
+        outside = ordered.cumsum(-1) - ordered >= top_p
+        probs_BV = probs_BV.masked_fill(outside.scatter(-1, order, outside), 0.0)
+    return probs_BV

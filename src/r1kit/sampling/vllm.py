@@ -1,0 +1,273 @@
+"""Sampling with vLLM: the learner's weights are handed over after every policy step, and the hand-over is proved.
+
+Four things must agree before a completion is made: the bits that arrived, the weights that vLLM then holds, the
+log-probs of a fixed text, and, before and after every rollout, the version. The log-probs of sampled tokens are vLLM's
+own; the loss weighs their difference to the learner's (`--algo.truncated-is`). docs/vllm.md has the details.
+
+Shapes: T tokens of the probe, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from r1kit.config import VllmConfig
+from r1kit.model.generic import GenericModel
+from r1kit.model.hf import to_hf
+from r1kit.model.transformer import Decoder, PackedAttention, Stack
+from r1kit.sampling.vllm_engine import Engine, InProcess, Piece, check_vllm, engine_arguments
+from r1kit.sampling.vllm_server import Server, ServerProcess
+from r1kit.sampling.vllm_worker import Fingerprint, export_tensor, gpu_of
+from r1kit.types import Completion, FinishReason, Metrics, Prompt, SamplingParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBE = "User: Make 24 from 8, 3, 1.\nAssistant: <think>8 * 3 = 24, and 24 * 1 = 24.</think> The answer is 8 * 3 * 1."
+"""Text whose log-probs sampler and learner compare after every hand-over."""
+TOLERANCE = {"float32": 0.005, "bfloat16": 0.2, "float16": 0.05}
+"""Largest mean difference of the probe's log-probs, nats, that the two programs' rounding explains."""
+
+
+class VllmSampler:
+    """`Sampler` by vLLM. Without `load_weights` it samples the weights that the engine started with."""
+
+    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase, cfg: VllmConfig) -> None:
+        self.version = 0
+        self._engine, self._tokenizer, self._cfg = engine, tokenizer, cfg
+        self.state = engine.call("r1kit_state")[0]
+        """How vLLM is set up, as `WeightReceiver.r1kit_state` says."""
+        self._handed = ""
+        """Fingerprint of the weights handed over last; empty before that."""
+        self._resident: list[str] = []
+        """Fingerprint of each worker's model after that; empty where vLLM does not keep the weights as they are."""
+        if not self.state["logprobs_mode"].endswith("processed_logprobs"):
+            raise ValueError(
+                f"the vLLM server at {cfg.url} returns {self.state['logprobs_mode']}, which the learner's log-probs "
+                f"cannot be compared with; start it with --logprobs-mode processed_logprobs"
+            )
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams,
+        n: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """As in `Sampler`. With top-p or top-k vLLM's log-probs are of the distribution that these have cut, which the
+        learner cannot compare: `sampler_logprobs` is then empty. RuntimeError when vLLM has other weights by now."""
+        if not prompts:
+            return []
+        if min(len(prompt.tokens) for prompt in prompts) == 0:
+            raise ValueError("a prompt has no tokens; give at least one (a template or a BOS token)")
+        longest, context = max(len(prompt.tokens) for prompt in prompts), self.state["max_len"]
+        if longest + params.max_new_tokens > context:
+            raise ValueError(
+                f"longest prompt {longest} + --max-new-tokens {params.max_new_tokens} tokens exceed the {context} that "
+                f"vLLM was started with; lower --max-new-tokens to {context - longest} or less, or raise --vllm.max-len"
+            )
+        comparable = params.temperature == 0 or (params.top_p == 1 and params.top_k == 0)
+        self._check_held()
+        groups = self._engine.complete(prompts, params, n, logprobs=comparable, on_progress=on_progress)
+        self._check_held()
+        return [[self._completion(piece, params) for piece in group] for group in groups]
+
+    def load_weights(self, source: Decoder, version: int) -> Metrics:
+        """Hand the model's weights over; completions carry `version` from now on.
+
+        RuntimeError, naming what disagrees, unless vLLM computes with these weights. Returns the seconds that it took
+        and the mean difference of the probe's log-probs, nats a token.
+        """
+        start = time.perf_counter()
+        weights = named_weights(source)
+        device = next(iter(weights.values())).device
+        handed = str(Fingerprint(weights.values()))
+        with self._offered(weights, device, version) as offer:
+            replies = self._engine.call("r1kit_load", version, offer)
+        for reply, before in zip(replies, self._resident or [""] * len(replies), strict=True):
+            self._check_reply(reply, version, handed, before)
+        if not self._engine.clear_cache():
+            raise RuntimeError(
+                f"policy version {version}: vLLM did not clear its prefix cache, which holds keys and values of older "
+                f"weights; does somebody else use the server?"
+            )
+        self._handed, self._resident, self.version = handed, [reply["resident"] for reply in replies], version
+        difference = self._probe(source, version)
+        return {"seconds/hand_over": time.perf_counter() - start, "probe/difference": difference}
+
+    def close(self) -> None:
+        """End vLLM, unless it was there before."""
+        self._engine.close()
+
+    def _check_reply(self, reply: Mapping[str, Any], version: int, handed: str, before: str) -> None:
+        """`before` is the fingerprint of this worker's model at the hand-over before this one."""
+        if "error" in reply:
+            raise RuntimeError(f"policy version {version}: vLLM could not load the weights: {reply['error']}")
+        if reply["received"] != handed or reply["version"] != version:
+            raise RuntimeError(
+                f"policy version {version}: vLLM read other weights than the learner handed over (fingerprint "
+                f"{reply['received']} of version {reply['version']}, not {handed}); sampling would be stale"
+            )
+        resident = reply["resident"]
+        as_they_came = bool(before) and before == self._handed
+        unchanged = bool(resident) and resident == before and handed != self._handed
+        if unchanged or (as_they_came and resident != handed):
+            raise RuntimeError(
+                f"policy version {version}: vLLM read the new weights but computes with older ones (fingerprint of its "
+                f"model {resident}, of the weights {handed}); sampling would be stale"
+            )
+
+    def _probe(self, source: Decoder, version: int) -> float:
+        """Compare the log-probs of a fixed text: what vLLM computes with, and not only what it stores."""
+        tokens = self._tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+        assert isinstance(tokens, list)
+        learner = text_logprobs(source, tokens)
+        sampler = torch.tensor(self._engine.score(tokens), dtype=torch.float64)
+        difference = (sampler - learner).abs().mean().item()
+        tolerance = self._cfg.tolerance or TOLERANCE[self.state["dtype"]]
+        if not difference <= tolerance:  # NaN is no agreement
+            raise RuntimeError(
+                f"policy version {version}: the log-probs of a fixed text differ by {difference:.4g} nats a "
+                f"token between vLLM and the learner, above {tolerance:g}: vLLM computes with other weights, or the "
+                f"model differs between the two. --vllm.tolerance raises the bound, where rounding explains it"
+            )
+        return difference
+
+    def _check_held(self) -> None:
+        """The weights handed over last are those that vLLM has: another run may share the server."""
+        for state in self._engine.call("r1kit_state"):
+            if self._handed and (state["version"], state["received"]) != (self.version, self._handed):
+                raise RuntimeError(
+                    f"vLLM has weights of version {state['version']} (fingerprint {state['received']}), this run "
+                    f"handed over version {self.version} ({self._handed}); does another run use the same server?"
+                )
+
+    @contextmanager
+    def _offered(self, weights: Mapping[str, Tensor], device: torch.device, version: int) -> Iterator[dict[str, Any]]:
+        """What tells vLLM's workers where the weights are, valid while this is open."""
+        if choose_transfer(self._cfg, self.state, device) == "ipc":
+            held = {name: tensor.contiguous() for name, tensor in weights.items()}
+            torch.cuda.synchronize(device)
+            try:
+                yield {"ipc": {name: export_tensor(tensor) for name, tensor in held.items()}}
+            finally:
+                torch.cuda.ipc_collect()
+            return
+        folder = weights_folder(self._cfg, sum(tensor.nbytes for tensor in weights.values()))
+        try:
+            yield {"file": str(write_weights(weights, folder, version))}
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _completion(self, piece: Piece, params: SamplingParams) -> Completion:
+        finish: FinishReason = "length" if piece.finish == "length" else "stop" if piece.finish == "stop" else "error"
+        if finish == "error":
+            error = piece.error or f"vLLM ended the completion: {piece.finish}"
+            return Completion((), (), "", "error", self.version, error)
+        shown = piece.tokens[:-1] if finish == "stop" else piece.tokens
+        text = self._tokenizer.decode(list(shown))
+        assert isinstance(text, str)
+        return Completion(piece.tokens, piece.logprobs, text, finish, self.version)
+
+
+@contextmanager
+def open_vllm(
+    cfg: VllmConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    rows: int,
+    handed: bool,
+) -> Iterator[VllmSampler]:
+    """A sampler of the model in `folder`; vLLM ends with the block. `handed`: its weights come by `load_weights`."""
+    check_vllm(cfg)
+    arguments = engine_arguments(folder, cfg, dtype=dtype, device=device, rows=rows, handed=handed)
+    engine: Engine | None = None
+    process: ServerProcess | None = None
+    try:
+        if cfg.url:
+            engine = Server(cfg.url, cfg.timeout)
+        elif cfg.in_process:
+            engine = InProcess(arguments)
+        else:
+            process = ServerProcess(cfg, arguments)
+            process.wait(cfg.timeout)
+            engine = Server(process.address, cfg.timeout, process)
+        yield VllmSampler(engine, tokenizer, cfg)
+    finally:
+        if engine is not None:
+            engine.close()
+        elif process is not None:
+            process.close()
+
+
+def named_weights(model: Decoder) -> dict[str, Tensor]:
+    """The weights under the names of the model's own files, tied ones once; with adapters, merged."""
+    if isinstance(model, GenericModel):
+        once = dict(model.hf.named_parameters())  # leaves out the second name of a tied weight
+        return {name: tensor.detach() for name, tensor in once.items()}
+    assert isinstance(model, Stack)
+    return {name: tensor.detach() for name, tensor in to_hf(model).items()}
+
+
+@torch.no_grad()
+def text_logprobs(model: Decoder, tokens: Sequence[int]) -> Tensor:
+    """Log-probs [T - 1] at temperature 1 of every token but the first, by the learner's module; float64, on the CPU."""
+    tokens_T = torch.tensor(tokens, device=model.embed.weight.device)
+    attention = PackedAttention([len(tokens)], tokens_T.device)
+    hidden_TD = model(tokens_T, attention.positions_T, attention)
+    logprobs_TV = (hidden_TD[:-1] @ model.lm_head.T).float().log_softmax(-1)
+    return logprobs_TV.gather(-1, tokens_T[1:, None]).squeeze(-1).double().cpu()
+
+
+def choose_transfer(cfg: VllmConfig, state: Mapping[str, Any], device: torch.device) -> str:
+    """CUDA IPC when the learner's GPU is vLLM's one GPU, else a file. ValueError for IPC that cannot be."""
+    shared = (
+        device.type == "cuda"
+        and state["gpu"] == gpu_of(device)
+        and state["workers"] == 1
+        and state["host"] == socket.gethostname()
+    )
+    if cfg.transfer == "ipc" and not shared:
+        raise ValueError(
+            f"--vllm.transfer ipc needs the learner ({device}) and one vLLM worker ({state['workers']} on "
+            f"{state['gpu'] or 'a CPU'} of {state['host']}) on the same GPU; use --vllm.transfer file"
+        )
+    return "file" if cfg.transfer == "file" or not shared else "ipc"
+
+
+def weights_folder(cfg: VllmConfig, size: int) -> Path:
+    """A new folder for a file of `size` bytes: in `cfg.folder`, else in memory (/dev/shm), else where temporary files
+    go. OSError when none has the room."""
+    places = [cfg.folder] if cfg.folder else [Path("/dev/shm"), Path(tempfile.gettempdir())]
+    for place in places:
+        if place.is_dir() and shutil.disk_usage(place).free > size + 2**20:
+            return Path(tempfile.mkdtemp(prefix="r1kit-weights-", dir=place))
+    raise OSError(
+        f"the weights for vLLM need {size / 2**30:.1f} GiB, and there is no such room in "
+        f"{' or '.join(str(place) for place in places)}; give a folder with --vllm.folder"
+    )
+
+
+def write_weights(weights: Mapping[str, Tensor], folder: Path, version: int) -> Path:
+    """Write policy-VERSION.safetensors: it is there as a whole or not at all."""
+    from safetensors.torch import save_file
+
+    path = folder / f"policy-{version:06d}.safetensors"
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, temporary)
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,498 @@
+"""The vLLM sampler without vLLM: its checks, against an engine that holds a model of its own and can be made to fail.
+
+test_vllm_real.py has the real one.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from r1kit.config import AlgoConfig, EvaluateConfig, LoraConfig, RLConfig, VllmConfig, from_dict, to_dict
+from r1kit.model.hf import to_hf
+from r1kit.model.lora import add_adapters
+from r1kit.model.transformer import Transformer
+from r1kit.presets import RL
+from r1kit.sampling import vllm, vllm_server, vllm_worker
+from r1kit.sampling.local import LocalSampler
+from r1kit.sampling.make import check_sampler
+from r1kit.sampling.vllm_engine import OnProgress, Piece, engine_arguments, request_arguments
+from r1kit.sampling.vllm_server import Server, ServerError, ask, serve_arguments
+from r1kit.sampling.vllm_worker import Fingerprint, WeightReceiver
+from r1kit.stages import evaluate, rl
+from r1kit.types import Prompt, SamplingParams
+from tiny import perturb, tiny_model, tiny_tokenizer
+
+PROMPTS = [Prompt((5, 6, 7), seed=1), Prompt((8, 9), seed=2)]
+
+
+class Worker(WeightReceiver):
+    """What vLLM's worker offers to `WeightReceiver`, around r1kit's own decoder."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.device, self.model = torch.device("cpu"), model
+        self.model_runner = SimpleNamespace(get_model=lambda: self.model)
+        self.vllm_config = SimpleNamespace(
+            model_config=SimpleNamespace(max_model_len=128, dtype=torch.float32, logprobs_mode="processed_logprobs"),
+            cache_config=SimpleNamespace(enable_prefix_caching=True),
+            parallel_config=SimpleNamespace(world_size=1),
+        )
+
+    @torch.no_grad()
+    def reload_weights(self, weights_iterator: Iterator[tuple[str, torch.Tensor]]) -> None:
+        mine = to_hf(self.model)
+        for name, tensor in weights_iterator:
+            mine[name].copy_(tensor)
+
+
+def ignore(weights_iterator: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """Read the weights and go on with those that are there."""
+    for _ in weights_iterator:
+        pass
+
+
+class FakeEngine:
+    """vLLM's part, played by the local sampler."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.worker, self.sampler = Worker(model), LocalSampler(tiny_tokenizer())
+        self.cleared, self.closed = 0, False
+        self.refuses_to_clear = False
+        self.tamper: Callable[[dict[str, Any]], dict[str, Any]] = lambda reply: reply
+        self.pieces: list[list[Piece]] | None = None
+
+    def complete(
+        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, *, logprobs: bool,
+        on_progress: OnProgress | None,
+    ) -> list[list[Piece]]:  # fmt: skip
+        if self.pieces is not None:
+            return self.pieces
+        self.sampler.load_weights(self.worker.model, 0)
+        return [
+            [Piece(c.tokens, c.sampler_logprobs if logprobs else (), c.finish_reason) for c in group]
+            for group in self.sampler.generate(prompts, params, n, on_progress)
+        ]
+
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        return vllm.text_logprobs(self.worker.model, tokens).tolist()
+
+    def call(self, method: str, *arguments: Any) -> list[dict[str, Any]]:
+        match method:
+            case "r1kit_state":
+                return [self.worker.r1kit_state()]
+            case "r1kit_load":
+                return [self.tamper(self.worker.r1kit_load(*arguments))]
+        raise AssertionError(method)
+
+    def clear_cache(self) -> bool:
+        self.cleared += 1
+        return not self.refuses_to_clear
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    monkeypatch.setattr(vllm_worker, "_repack_tied_heads", lambda model: None)
+    return FakeEngine(tiny_model(seed=7))
+
+
+def sampler_of(engine: FakeEngine, **settings: Any) -> vllm.VllmSampler:
+    return vllm.VllmSampler(engine, tiny_tokenizer(), VllmConfig(**settings))
+
+
+# hand-over
+
+
+def test_the_engine_gets_the_learners_weights_and_its_completions_carry_the_version(engine: FakeEngine, tmp_path: Path):
+    sampler, learner = sampler_of(engine, folder=tmp_path), tiny_model(seed=1)
+    local = LocalSampler(tiny_tokenizer())
+    params = SamplingParams(max_new_tokens=20, stop_tokens=(3,))
+    for version in (1, 2):
+        perturb(learner, seed=version, scale=0.05)
+        logged = sampler.load_weights(learner, version)
+        assert logged["probe/difference"] == 0
+        assert logged["seconds/hand_over"] > 0
+        local.load_weights(learner, version)
+        assert sampler.generate(PROMPTS, params, 3) == local.generate(PROMPTS, params, 3)
+    assert engine.cleared == 2
+    assert list(tmp_path.iterdir()) == [], "the file of the weights stays behind"
+
+
+def test_adapters_are_handed_over_merged(engine: FakeEngine):
+    learner = tiny_model(seed=1)
+    before = {name: tensor.clone() for name, tensor in to_hf(learner).items()}
+    adapters = add_adapters(learner, LoraConfig(rank=2), seed=0, base="tiny")
+    assert adapters is not None
+    perturb(torch.nn.ParameterList(adapters.parameters()), scale=0.5)
+    sampler = sampler_of(engine)
+    assert sampler.load_weights(learner, 1)["probe/difference"] < 1e-4
+    held = to_hf(engine.worker.model)
+    assert held.keys() == before.keys()
+    assert not torch.allclose(
+        held["model.layers.1.mlp.down_proj.weight"], before["model.layers.1.mlp.down_proj.weight"]
+    )
+    assert torch.equal(held["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+
+
+def test_weights_that_arrive_otherwise_are_noticed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch):
+    def flip_a_bit(weights: Any, folder: Path, version: int) -> Path:
+        path = write(weights, folder, version)
+        raw = bytearray(path.read_bytes())
+        raw[-1] ^= 1
+        path.write_bytes(raw)
+        return path
+
+    write = vllm.write_weights
+    monkeypatch.setattr(vllm, "write_weights", flip_a_bit)
+    with pytest.raises(RuntimeError, match="version 4: vLLM read other weights than the learner handed over"):
+        sampler_of(engine).load_weights(tiny_model(seed=1), 4)
+
+
+def test_a_hand_over_that_is_skipped_is_noticed(engine: FakeEngine):
+    """Even by an engine that says it has the weights."""
+    sampler, learner = sampler_of(engine), tiny_model(seed=1)
+    sampler.load_weights(learner, 1)
+    engine.worker.reload_weights = ignore
+    perturb(learner, scale=1e-6)
+    with pytest.raises(RuntimeError, match="version 2: vLLM read the new weights but computes with older ones"):
+        sampler.load_weights(learner, 2)
+
+
+def test_copies_that_are_not_made_again_are_noticed_by_the_probe(engine: FakeEngine):
+    """As on a CPU, where vLLM keeps packed copies only and there are no weights to look at."""
+    engine.worker.reload_weights = ignore
+    engine.tamper = lambda reply: {**reply, "resident": ""}
+    with pytest.raises(RuntimeError, match="version 1: the log-probs of a fixed text differ by"):
+        sampler_of(engine).load_weights(tiny_model(seed=1), 1)
+
+
+def test_log_probs_that_are_not_numbers_are_no_agreement(engine: FakeEngine):
+    engine.score = lambda tokens: [float("nan")] * (len(tokens) - 1)
+    with pytest.raises(RuntimeError, match="differ by nan"):
+        sampler_of(engine, tolerance=100.0).load_weights(tiny_model(seed=1), 1)
+
+
+def test_a_layout_of_its_own_is_accepted_until_it_stops_changing(engine: FakeEngine):
+    """As with tensor parallelism: not the fingerprint of what was handed over, and a new one each time."""
+    sampler, learner = sampler_of(engine), tiny_model(seed=1)
+    engine.tamper = lambda reply: {**reply, "resident": f"{reply['resident'][::-1]}"}
+    sampler.load_weights(learner, 1)
+    sampler.load_weights(learner, 1)  # the same weights may have the same fingerprint
+    perturb(learner, scale=1e-3)
+    sampler.load_weights(learner, 2)
+    engine.tamper = lambda reply: {**reply, "resident": sampler._resident[0]}
+    perturb(learner, scale=1e-3)
+    with pytest.raises(RuntimeError, match="computes with older ones"):
+        sampler.load_weights(learner, 3)
+
+
+def test_keys_and_values_of_older_weights_must_go(engine: FakeEngine):
+    engine.refuses_to_clear = True
+    with pytest.raises(RuntimeError, match="did not clear its prefix cache"):
+        sampler_of(engine).load_weights(tiny_model(seed=1), 1)
+
+
+def test_an_error_of_the_worker_is_told(engine: FakeEngine):
+    engine.worker.r1kit_load(0, {"file": "/nowhere"})
+    with pytest.raises(RuntimeError, match="version 1: vLLM could not load the weights: KeyError"):
+        wrong = tiny_model(seed=1, tie=True)
+        wrong.head = torch.nn.Linear(wrong.config.hidden, wrong.config.vocab_size, bias=False)
+        engine.worker.model = tiny_model(tie=True)
+        sampler_of(engine).load_weights(wrong, 1)
+
+
+def test_another_run_on_the_same_server_is_noticed(engine: FakeEngine):
+    first, second = sampler_of(engine), sampler_of(engine)
+    params = SamplingParams(max_new_tokens=4)
+    first.load_weights(tiny_model(seed=1), 1)
+    first.generate(PROMPTS, params, 1)
+    second.load_weights(tiny_model(seed=2), 1)
+    with pytest.raises(RuntimeError, match="does another run use the same server"):
+        first.generate(PROMPTS, params, 1)
+
+
+def test_without_a_hand_over_the_engines_own_weights_are_sampled(engine: FakeEngine):
+    local = LocalSampler(tiny_tokenizer())
+    local.load_weights(engine.worker.model, 0)
+    params = SamplingParams(max_new_tokens=8)
+    assert sampler_of(engine).generate(PROMPTS, params, 2) == local.generate(PROMPTS, params, 2)
+
+
+# completions
+
+
+def test_log_probs_that_the_learner_cannot_compare_are_left_out(engine: FakeEngine):
+    sampler = sampler_of(engine)
+    for params, kept in (
+        (SamplingParams(temperature=0.7, max_new_tokens=4), True),
+        (SamplingParams(temperature=0, top_p=0.9, max_new_tokens=4), True),
+        (SamplingParams(top_p=0.9, max_new_tokens=4), False),
+        (SamplingParams(top_k=5, max_new_tokens=4), False),
+    ):
+        ((completion,),) = sampler.generate(PROMPTS[:1], params, 1)
+        assert len(completion.tokens) == 4
+        assert len(completion.sampler_logprobs) == (4 if kept else 0)
+
+
+def test_the_stop_token_is_kept_and_not_shown_and_a_failure_is_an_error(engine: FakeEngine):
+    ids = tiny_tokenizer()("apples 23", add_special_tokens=False)["input_ids"]
+    assert isinstance(ids, list)
+    engine.pieces = [
+        [
+            Piece((*ids, 3), (0.0,) * (len(ids) + 1), "stop"),
+            Piece(tuple(ids), (0.0,) * len(ids), "length"),
+            Piece((), (), "error", "HTTP 500"),
+            Piece((4,), (0.0,), "abort"),
+        ]
+    ]
+    stopped, cut, failed, aborted = sampler_of(engine).generate(
+        PROMPTS[:1], SamplingParams(max_new_tokens=9, stop_tokens=(3,)), 4
+    )[0]
+    assert (stopped.text, stopped.finish_reason, stopped.tokens[-1]) == ("apples 23", "stop", 3)
+    assert (cut.text, cut.finish_reason) == ("apples 23", "length")
+    assert (failed.finish_reason, failed.error, failed.tokens) == ("error", "HTTP 500", ())
+    assert (aborted.finish_reason, aborted.error) == ("error", "vLLM ended the completion: abort")
+
+
+def test_prompts_that_vllm_would_refuse_are_named_first(engine: FakeEngine):
+    sampler = sampler_of(engine)
+    with pytest.raises(
+        ValueError, match="longest prompt 3 .* exceed the 128 .* to 125 or less, or raise --vllm.max-len"
+    ):
+        sampler.generate(PROMPTS, SamplingParams(max_new_tokens=126), 1)
+    with pytest.raises(ValueError, match="no tokens"):
+        sampler.generate([Prompt((), seed=1)], SamplingParams(), 1)
+    assert sampler.generate([], SamplingParams(), 1) == []
+
+
+def test_nothing_is_left_to_vllms_defaults():
+    params = SamplingParams(temperature=0.5, max_new_tokens=9, stop_tokens=(3, 4))
+    body = request_arguments(Prompt((1,), seed=2**63 - 1), params, 8, logprobs=True)
+    assert body["seed"] == (2**63 - 1) % 2**62 and body["seed"] + 8 < 2**63
+    assert (body["n"], body["temperature"], body["max_tokens"], body["stop_token_ids"]) == (8, 0.5, 9, [3, 4])
+    assert (body["ignore_eos"], body["repetition_penalty"], body["min_p"], body["logprobs"]) == (True, 1.0, 0.0, 0)
+    assert request_arguments(Prompt((1,), seed=0), params, 1, logprobs=False)["logprobs"] is None
+
+
+def test_a_server_with_other_log_probs_is_refused(engine: FakeEngine):
+    engine.worker.vllm_config.model_config.logprobs_mode = "raw_logprobs"
+    with pytest.raises(ValueError, match="returns raw_logprobs.*--logprobs-mode processed_logprobs"):
+        sampler_of(engine, url="http://127.0.0.1:1")
+
+
+# fingerprints and transfer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_fingerprint_knows_weights_however_they_are_stacked(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    a, b = torch.randn(6, 4).to(dtype), torch.randn(2, 4).to(dtype)
+    one = str(Fingerprint([a, b]))
+    assert len(one) == 32
+    assert str(Fingerprint([b, a])) == str(Fingerprint([torch.cat((a, b))])) == one
+    assert str(Fingerprint([torch.cat((b, torch.zeros(3, 4, dtype=dtype), a)).T])) == one
+    monkeypatch.setattr(vllm_worker, "CHUNK", 5)
+    assert str(Fingerprint([a, b])) == one
+    changed = a.clone()
+    integers = changed.view(torch.int16 if dtype == torch.bfloat16 else torch.int32)
+    integers[0, 0] += 1
+    integers[0, 1] -= 1  # the sum of the bits stays the same
+    assert str(Fingerprint([changed, b])) != one
+
+
+def test_a_description_of_cuda_memory_survives_json():
+    values = (torch.Tensor, torch.Size((2, 3)), (3, 1), 0, torch.UntypedStorage, torch.bfloat16, 0, b"\x00\xff", 12)
+    sent = json.loads(json.dumps([vllm_worker._plain(value) for value in values]))
+    got = [vllm_worker._from_plain(value) for value in sent]
+    assert got == [None, [2, 3], [3, 1], 0, None, torch.bfloat16, 0, b"\x00\xff", 12]
+
+
+def test_the_file_is_whole_or_not_there(tmp_path: Path):
+    weights = to_hf(tiny_model())
+    path = vllm.write_weights({name: tensor.detach() for name, tensor in weights.items()}, tmp_path, 12)
+    assert [file.name for file in tmp_path.iterdir()] == ["policy-000012.safetensors"]
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in load_file(path).items())
+    with pytest.raises(OSError, match="no such room in .*--vllm.folder"):
+        vllm.weights_folder(VllmConfig(folder=tmp_path), 2**60)
+
+
+def test_ipc_needs_one_gpu():
+    state = {"gpu": "GPU-1", "workers": 1, "host": "here"}
+    with pytest.raises(ValueError, match="--vllm.transfer ipc needs the learner .cpu."):
+        vllm.choose_transfer(VllmConfig(transfer="ipc"), state, torch.device("cpu"))
+    assert vllm.choose_transfer(VllmConfig(), state, torch.device("cpu")) == "file"
+
+
+# settings
+
+
+def test_the_engines_settings_are_those_that_rl_needs(tmp_path: Path):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    cfg = VllmConfig(args=("tensor_parallel_size=2", "attention-backend=TRITON", "enable_prefix_caching=false"))
+    made = engine_arguments(tmp_path, cfg, dtype=torch.bfloat16, device=gpu, rows=8, handed=True)
+    assert (made["load_format"], made["logprobs_mode"]) == ("dummy", "processed_logprobs")
+    assert (made["generation_config"], made["dtype"], made["max_num_seqs"]) == ("vllm", "bfloat16", 8)
+    assert (made["tensor_parallel_size"], made["attention_backend"]) == (2, "TRITON")
+    assert made["enable_prefix_caching"] is False
+    assert "enforce_eager" not in made and "kv_cache_memory_bytes" not in made
+    made = engine_arguments(tmp_path, VllmConfig(max_len=64), dtype=torch.float32, device=cpu, rows=8, handed=False)
+    assert (made["load_format"], made["enable_prefix_caching"]) == ("auto", True)
+    assert (made["enforce_eager"], made["kv_cache_memory_bytes"], made["max_model_len"]) == (True, 2**30, 64)
+
+
+def test_settings_become_flags():
+    made = serve_arguments({"model": "a b", "max_num_seqs": 8, "enforce_eager": True, "x_y": False, "z": {"a": 1}})
+    assert made == ["--model", "a b", "--max-num-seqs", "8", "--enforce-eager", "--no-x-y", "--z", '{"a": 1}']
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"url": "localhost:8000"}, "give an address such as http"),
+        ({"url": "http://a:1", "python": "/x"}, "leave out --vllm.python"),
+        ({"memory": 1.5}, "--vllm.memory is 1.5"),
+        ({"max_len": -1}, "--vllm.max-len is -1"),
+        ({"args": ("tensor_parallel_size",)}, "give NAME=VALUE"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        VllmConfig(**settings)
+
+
+def test_rl_with_vllm_needs_log_probs_and_weighs_by_them():
+    with pytest.raises(ValueError, match="--top-p 0.9 and --top-k 0.*use --top-p 1"):
+        RLConfig(sampler="vllm", top_p=0.9)
+    assert RLConfig(top_p=0.9).truncated_is == 0
+    assert RLConfig(sampler="vllm").truncated_is == 2
+    assert RLConfig(sampler="vllm", vllm=VllmConfig(truncated_is=0)).truncated_is == 0
+    assert RLConfig(sampler="vllm", algo=AlgoConfig(truncated_is=3)).truncated_is == 3
+    assert replace(RL["demo"][1], sampler="vllm").truncated_is == 2
+    cfg = RLConfig(sampler="vllm", vllm=VllmConfig(args=("a=1",), folder=Path("/x")))
+    assert from_dict(RLConfig, json.loads(json.dumps(to_dict(cfg)))) == cfg
+
+
+def test_a_missing_vllm_is_named_with_the_command_before_anything_is_loaded(tmp_path: Path):
+    if vllm_is_here():
+        pytest.skip("vLLM is installed")
+    where = {"run": tmp_path / "run", "model": str(tmp_path / "no-such-model")}
+    with pytest.raises(ModuleNotFoundError, match="--sampler vllm needs vLLM.*pip install vllm"):
+        rl.main(replace(RL["tiny"][1], sampler="vllm", **where))
+    with pytest.raises(ModuleNotFoundError, match="pip install vllm"):
+        evaluate.main(EvaluateConfig(model=where["model"], sampler="vllm"))
+    with pytest.raises(ModuleNotFoundError, match="has no vLLM: .* -m pip install vllm"):
+        check_sampler(RLConfig(sampler="vllm", vllm=VllmConfig(python=sys.executable)))
+    with pytest.raises(FileNotFoundError, match="--vllm.python /no/python"):
+        check_sampler(RLConfig(sampler="vllm", vllm=VllmConfig(python="/no/python")))
+    assert not (tmp_path / "run").exists()
+
+
+def vllm_is_here() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("vllm") is not None
+
+
+# the server
+
+
+@contextmanager
+def serving(answer: Callable[[str, Any], tuple[int, Any]]) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply(None)
+
+        def do_POST(self) -> None:
+            self.reply(json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null"))
+
+        def reply(self, body: Any) -> None:
+            status, data = answer(self.path, body)
+            raw = json.dumps(data).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            del format, args
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def plain_answers(path: str, body: Any) -> tuple[int, Any]:
+    match path:
+        case "/v1/models":
+            return 200, {"data": [{"id": "m"}]}
+        case "/collective_rpc":
+            return 200, {"results": [{"method": body["method"]}]}
+        case "/reset_prefix_cache":
+            return 200, {"success": True}
+        case "/v1/completions" if body["prompt"] == [8, 9]:
+            return 400, {"error": "no"}
+        case "/v1/completions":
+            assert body["model"] == "m" and body["return_token_ids"]
+            choice = {"token_ids": [4, 3], "logprobs": {"token_logprobs": [-0.5, -0.25]}, "finish_reason": "stop"}
+            return 200, {"choices": [{"index": i, **choice} for i in reversed(range(body["n"]))]}
+    return 404, {}
+
+
+def test_completions_of_a_server_and_a_prompt_that_fails(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(vllm_server.time, "sleep", lambda seconds: None)
+    seen: list[tuple[int, int]] = []
+    with serving(plain_answers) as url:
+        server = Server(url, timeout=10.0)
+        assert server.clear_cache()
+        assert server.call("r1kit_state") == [{"method": "r1kit_state"}]
+        good, bad = server.complete(
+            PROMPTS, SamplingParams(), 2, logprobs=True, on_progress=lambda *done: seen.append(done)
+        )
+        with pytest.raises(ServerError, match="no completion could be made: .*HTTP 400"):
+            server.complete(PROMPTS[1:], SamplingParams(), 2, logprobs=True, on_progress=None)
+    assert good == [Piece((4, 3), (-0.5, -0.25), "stop")] * 2
+    assert [(piece.finish, piece.tokens) for piece in bad] == [("error", ())] * 2
+    assert "HTTP 400" in bad[0].error
+    assert seen == [(2, 4), (4, 4)]
+
+
+def test_a_server_that_takes_no_weights_is_refused_and_none_is_an_error():
+    with (
+        serving(lambda path, body: plain_answers(path, body) if path == "/v1/models" else (404, {})) as url,
+        pytest.raises(ValueError, match="does not take weights .*VLLM_SERVER_DEV_MODE=1"),
+    ):
+        Server(url, timeout=10.0)
+    with pytest.raises(ServerError, match="/health: ConnectionRefusedError"):
+        ask(url, "GET", "/health", timeout=5.0)
+
+
+def test_a_server_that_does_not_start_shows_the_end_of_its_log():
+    process = vllm_server.ServerProcess(VllmConfig(), {"model": "nowhere"})  # without vLLM, or without the model
+    folder = process.folder
+    try:
+        assert folder.stat().st_mode & 0o77 == 0, "others could reach the server's socket"
+        with pytest.raises(RuntimeError, match=r"ended with status \d+. The end of its log:\n(.|\n)*(vllm|nowhere)"):
+            process.wait(60.0)
+    finally:
+        process.close()
+    assert not folder.exists()
+    assert not os.path.exists(process.address)
