@@ -21,7 +21,7 @@ test: $(VENV)/.installed-dev ## the test suite
 	$(BIN)/python -m pytest
 
 test-vllm: $(VLLM_VENV)/.installed ## the vLLM sampler with vLLM itself, on the CPU; an environment of its own, 4 GB
-	$(VLLM_VENV)/bin/python -m pytest tests/test_vllm.py tests/test_vllm_real.py
+	R1KIT_VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(VLLM_VENV)/bin/python -m pytest tests/test_vllm*.py tests/test_hf_vllm.py
 
 lint: $(VENV)/.installed-dev ## ruff and basedpyright
 	$(BIN)/ruff check .

@@ -157,12 +157,13 @@ def measure(cfg: RLConfig, *, warmup: int, fixed: bool) -> dict[str, Any]:
                     "prepare": prepared - collected,
                     "update": end - prepared,
                     "tokens": sum(len(sample.completion.tokens) for group in groups for sample in group),
-                    "mismatch": metrics.get("kl/sampler", 0.0),
+                    "kl_sampler": metrics.get("kl/sampler", 0.0),
                 }
             )
             start = end
     row = result(steps[warmup:], dtype="bf16" if model.embed.weight.dtype == torch.bfloat16 else "fp32", fixed=fixed)
     if cfg.device == "cuda":
+        row["kl_sampler"] = statistics.median(step["kl_sampler"] for step in steps[warmup:])
         row["peak_cuda_mib"] = torch.cuda.max_memory_allocated() // 2**20
     return row
 
@@ -180,7 +181,6 @@ def result(steps: Sequence[dict[str, float]], *, dtype: DType, fixed: bool) -> d
         "tokens_per_step": round(tokens),
         "tokens_per_second": round(tokens / seconds, 1),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "kl_sampler": statistics.median(step["mismatch"] for step in steps),
         "seconds": {name: round(statistics.median(step[name] for step in steps), 3) for name in PHASES},
     }
 

@@ -285,7 +285,7 @@ def test_a_source_that_is_small_is_taken_whole_and_the_others_give_the_rest(tmp_
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "bot", "content": "y"}]}', '"role"'),
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": 3}]}', '"content"'),
         ('{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]}', "the assistant's"),
-        ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}]}', "what is to be learnt"),
+        ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}]}', "is to be learnt"),
         ('{"messages": [{"role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]}', "user's"),
     ],
 )

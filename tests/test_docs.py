@@ -37,7 +37,7 @@ from r1kit.curation.pairs import read_labelled, read_pairs
 from r1kit.recipes import demo, load_recipe
 from r1kit.report import report
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, gold_fault, score_answer
-from r1kit.sampling.http import Totals
+from r1kit.sampling.totals import Totals
 from r1kit.scoring.passk import GradedSample, summarise
 from r1kit.stages.score import read_rows
 from r1kit.tasks.dataset import read_problems
@@ -58,8 +58,7 @@ VLLM_FLAGS = {
     "--logprobs-mode", "--generation-config", "--worker-extension-cls", "--load-format", "--tensor-parallel-size",
 }  # fmt: skip
 OTHER_PROGRAMS = {"--extra-index-url", "--logdir", "--repo-type", "--local-dir"}.union(
-    VLLM_FLAGS,
-    *(ADDED.findall(script.read_text()) for script in (ROOT / "benchmarks").glob("*.py"))
+    VLLM_FLAGS, *(ADDED.findall(script.read_text()) for script in (ROOT / "benchmarks").glob("*.py"))
 )
 CONFIGS = (
     RLConfig, EvaluateConfig, PretrainConfig, ChatConfig, SFTConfig, RejectConfig, PreferencesConfig, RewardModelConfig,

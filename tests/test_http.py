@@ -11,7 +11,8 @@ import pytest
 from fake_endpoint import Received, Refusal, Script, connect, echo, fake_endpoint, reply_body, say
 from r1kit.config import EndpointConfig
 from r1kit.sampling import http
-from r1kit.sampling.http import Endpoint, HttpSampler, Reply, Totals
+from r1kit.sampling.http import Endpoint, HttpSampler, Reply
+from r1kit.sampling.totals import Totals
 from r1kit.types import Message, SamplingParams
 
 

@@ -10,7 +10,8 @@ import pytest
 from fake_endpoint import Received, Refusal, Script, connect, echo, fake_endpoint, reply_body, say
 from r1kit.config import EndpointConfig
 from r1kit.sampling import http
-from r1kit.sampling.http import Endpoint, Reply, Totals
+from r1kit.sampling.http import Endpoint, Reply
+from r1kit.sampling.totals import Totals
 
 
 def test_a_broken_cache_file_is_named(tmp_path):

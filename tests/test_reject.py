@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from r1kit.config import EndpointConfig, ReadableConfig, RejectConfig
-from r1kit.sampling.http import Reply, Totals
+from r1kit.sampling.http import Reply
+from r1kit.sampling.totals import Totals
 from r1kit.stages import reject
 from r1kit.tasks import countdown, load_problems
 from r1kit.types import Completion, Message, Metrics, Prompt, SamplingParams

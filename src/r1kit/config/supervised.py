@@ -73,9 +73,7 @@ class SFTConfig:
         for name in ("epochs", "batch_size", "max_tokens", "heldout_every", "save_every", "keep_checkpoints"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
-        require(
-            0 <= self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share from 0, below 1"
-        )
+        require(0 <= self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share from 0, below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

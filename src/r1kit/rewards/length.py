@@ -32,7 +32,8 @@ def cosine_length(
 ) -> float:
     """The cosine length reward (Yeo et al. 2025, "Demystifying Long Chain-of-Thought Reasoning in LLMs").
 
-    From `..._short` at 0 tokens to `..._long` at `max_tokens`, along half a cosine: r_L + (r_0 - r_L)(1 + cos(pi n/L))/2.
+    From `..._short` at 0 tokens to `..._long` at `max_tokens`, along half a cosine:
+    r_L + (r_0 - r_L)(1 + cos(pi n/L))/2.
     A completion that reaches `max_tokens`, right or not, gets `exceeded`. Their names: r_0^c is right_short, r_L^c
     right_long, r_0^w wrong_short, r_L^w wrong_long, r_e exceeded. With the defaults (ours), right and short is best,
     and a wrong one gains by thinking longer. ValueError when `max_tokens` is not above 0 or `num_tokens` below 0.

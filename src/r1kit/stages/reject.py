@@ -141,7 +141,7 @@ def sample_batches(batches: Sequence[Sequence[Problem]], cfg: RejectConfig, run:
 
 
 def open_endpoints(cfg: RejectConfig, folder: Path) -> dict[str, Endpoint]:
-    """"judge" and "rewriter": those that are used."""
+    """ "judge" and "rewriter": those that are used."""
     used = {"judge": cfg.judge} if cfg.judge.url else {}
     used |= {"rewriter": cfg.rewriter} if cfg.rewrite == "endpoint" else {}
     return {name: Endpoint(settings, folder / "cache" / name) for name, settings in used.items()}

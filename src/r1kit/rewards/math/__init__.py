@@ -196,6 +196,10 @@ def _readings(text: str) -> Readings:
     return Readings(tuple(nodes), fault)
 
 
+NOT_PROSE = re.compile(r'[()<>=\\_"{}\[\]]|\bnot\b')
+"""What no sentence about a number has: code, tags, commands, a denial."""
+
+
 def _in_a_sentence(answer: str) -> str:
     """An answer tag may hold a whole sentence: what it states, else its only number, unless it is hedged."""
     answer = plain(answer)
@@ -203,7 +207,9 @@ def _in_a_sentence(answer: str) -> str:
         return ""
     stated = final_answer(answer) or ""
     numbers = NUMBER.findall(answer)
-    return numbers[0] if stated == answer and len(numbers) == 1 else stated
+    if stated == answer and len(numbers) == 1:
+        return "" if NOT_PROSE.search(answer) else numbers[0]  # print(42) states nothing, nor does not 42
+    return stated
 
 
 def _has_value(node) -> bool:

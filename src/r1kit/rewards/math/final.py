@@ -106,13 +106,10 @@ def _boxes(text: str) -> list[Box]:
 
 
 def _content(text: str, box: Box) -> str:
-    content = text[box.inside : box.end - 1].strip()
-    for _ in range(8):  # a box inside a box
-        inner = _boxes(content)
-        if not inner:
-            break
-        content = content[inner[-1].inside : inner[-1].end - 1].strip()
-    return content
+    """What is in the box; where that is just another box, what is in that one."""
+    from r1kit.rewards.format import last_boxed  # which imports this module late, for the same reason
+
+    return last_boxed(text[box.start : box.end]) or text[box.inside : box.end - 1].strip()
 
 
 def _stated(text: str) -> str | None:
