@@ -267,7 +267,7 @@ def test_what_is_wrong_with_the_settings_is_found_before_the_folder_is_made(cfg:
 
 def test_a_real_sampler_makes_the_same_data_again(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """The scripted model answers 23 or 24 after a thought of ones."""
-    from r1kit.sampling.make import open_sampler
+    from r1kit.sampling.choose import open_sampler
 
     monkeypatch.setattr(reject, "open_sampler", open_sampler)
     file = tmp_path / "sums.jsonl"

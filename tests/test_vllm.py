@@ -23,8 +23,8 @@ from r1kit.model.lora import add_adapters
 from r1kit.model.transformer import Transformer
 from r1kit.presets import RL
 from r1kit.sampling import vllm, vllm_worker
+from r1kit.sampling.choose import check_sampler
 from r1kit.sampling.local import LocalSampler
-from r1kit.sampling.make import check_sampler
 from r1kit.sampling.vllm_engine import OnProgress, Piece, engine_arguments, request_arguments
 from r1kit.sampling.vllm_server import serve_arguments
 from r1kit.sampling.vllm_worker import Fingerprint, WeightReceiver

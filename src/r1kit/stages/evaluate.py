@@ -26,7 +26,7 @@ from rich.text import Text
 from r1kit.config import EvalConfig, EvaluateConfig
 from r1kit.model.chat import render_prompt
 from r1kit.model.tokenizer import load_tokenizer
-from r1kit.sampling.make import check_sampler, open_sampler
+from r1kit.sampling.choose import check_sampler, open_sampler
 from r1kit.scoring.passk import confidence_interval
 from r1kit.tasks import load_problems, summaries
 from r1kit.training.evaluation import evaluate, sampling_policy

@@ -30,8 +30,8 @@ from r1kit.model.tokenizer import load_tokenizer
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.judge import judge_correctness
 from r1kit.run import Progress, Run, write_json_atomic, write_text_atomic
+from r1kit.sampling.choose import check_sampler, open_sampler
 from r1kit.sampling.http import Endpoint
-from r1kit.sampling.make import check_sampler, open_sampler
 from r1kit.tasks import load_problems
 from r1kit.training.models import resolve_model
 from r1kit.training.rollout import sample_groups

@@ -39,7 +39,7 @@ from r1kit.rewards.reflection import count_reflection_words
 from r1kit.rewards.reward import language_of
 from r1kit.run import Progress, Run
 from r1kit.sampling.base import Sampler
-from r1kit.sampling.make import check_sampler, open_sampler
+from r1kit.sampling.choose import check_sampler, open_sampler
 from r1kit.tasks import ProblemSet, load_problems, mix, summaries
 from r1kit.trackers import check_trackers
 from r1kit.training.base import Learner
