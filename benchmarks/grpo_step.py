@@ -30,7 +30,7 @@ from r1kit.types import Completion, Message, Problem, Prompt, SamplingParams, Sc
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from r1kit.model.transformer import Transformer
+    from r1kit.model.transformer import Decoder
     from r1kit.sampling.base import Sampler
     from r1kit.training.rollout import Group
 
@@ -200,7 +200,7 @@ class EndlessSampler:
     ) -> list[list[Completion]]:
         return self.sampler.generate(prompts, replace(params, stop_tokens=()), n, on_progress)
 
-    def load_weights(self, source: Transformer, version: int) -> dict[str, float]:
+    def load_weights(self, source: Decoder, version: int) -> dict[str, float]:
         return self.sampler.load_weights(source, version)
 
 

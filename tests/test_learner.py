@@ -31,6 +31,7 @@ def train_step(learner: LocalLearner, step: int, lr: float = 1e-3) -> None:
 def everything(learner: LocalLearner) -> list[Tensor]:
     """Weights, masters, optimizer state and reference."""
     state = [value for m in learner.masters for value in learner.optimizer.state[m].values()]
+    assert learner.reference is None or isinstance(learner.reference, torch.nn.Module)
     reference = [] if learner.reference is None else list(learner.reference.parameters())
     return [tensor.detach().clone() for tensor in (*learner.params, *learner.masters, *state, *reference)]
 
@@ -209,7 +210,9 @@ def test_the_reference_is_a_frozen_copy_until_it_is_updated():
     assert (learner.logprobs(batch) - first).abs().max() > 1e-3
     learner.update_reference()
     assert torch.equal(learner.reference_logprobs(batch), learner.logprobs(batch))
-    assert learner.reference is not None and not any(p.requires_grad for p in learner.reference.parameters())
+    assert isinstance(learner.reference, torch.nn.Module) and not any(
+        p.requires_grad for p in learner.reference.parameters()
+    )
     train_step(learner, 1, lr=1e-2)
     assert not torch.equal(learner.reference_logprobs(batch), learner.logprobs(batch))
 
