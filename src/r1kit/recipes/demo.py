@@ -21,7 +21,7 @@ MACHINE = "measured on 2 CPU cores with AVX512-BF16"
 
 def stages() -> dict[str, Any]:
     """The stages of R1 V2 Fig. 2, the students of V1 2.4, and what the report compares them with."""
-    zero = replace(presets.rl_demo(), steps=100, eval_every=25, save_every=10)
+    zero = replace(presets.rl_demo(), steps=100, eval_every=50, save_every=10)
     rl = replace(
         zero,
         steps=40,
@@ -41,12 +41,12 @@ def stages() -> dict[str, Any]:
         "dev2": replace(rl, model="@dev1"),
         "dev2-no-language": replace(rl, model="@dev1", reward=RewardConfig(format="r1")),
         "rejection-sampling": replace(
-            sample, model="@dev2", rewrite="none", keep_per_problem=2, general_data=("general",),
-            temperature=0.6, top_p=0.95,
+            sample, model="@dev2", rewrite="none", num_problems=1024, keep_per_problem=4,
+            general_data=("general",), temperature=0.6, top_p=0.95,
             # A search that goes in circles teaches to run into the length cap.
             readable=ReadableConfig(max_repetition=0.1),
         ),
-        "dev3": replace(sft, data=("@rejection-sampling",)),
+        "dev3": replace(sft, data=("@rejection-sampling",), epochs=3),
         "preferences": replace(presets.preferences_demo(), model="@dev3"),
         "helpful-rm": replace(judge, model="@dev3", data=("@preferences",)),
         "safety-rm": replace(judge, model="@dev3", data=("@preferences",), kind="safety"),
@@ -56,7 +56,7 @@ def stages() -> dict[str, Any]:
         ),
         "hacking": replace(
             rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=48,
-            optim=OptimConfig(lr=2.5e-4, warmup_steps=4), reward=replace(everything, language_weight=0.0),
+            optim=OptimConfig(lr=3.5e-4, warmup_steps=4), reward=replace(everything, language_weight=0.0),
             max_new_tokens=192, eval_every=16,
             eval=replace(rl.eval, num_problems=64, num_samples=8, max_new_tokens=192),
         ),
@@ -70,7 +70,9 @@ def stages() -> dict[str, Any]:
     models = {name: f"@{name}" for name in ("zero", "dev1", "dev2", "dev2-no-language", "dev3", "r1")}
     models |= {"base": "demo-base", "student-base": student}
     models |= {name: f"@{name}" for name in ("student-distilled", "student-rl")}
-    recipe |= {f"eval-{name}": replace(zero.eval, model=model) for name, model in models.items()}
+    recipe |= {f"eval-{name}": replace(zero.eval, model=model, num_samples=8) for name, model in models.items()}
+    for name in ("zero", "r1"):  # C2's vote, and C7's small differences
+        recipe[f"eval-{name}"] = replace(zero.eval, model=models[name])
     for name in ("zero", "dev3", "r1"):
         recipe[f"general-{name}"] = EvalConfig(
             model=f"@{name}", tasks=("general",), num_problems=90, num_samples=8, max_new_tokens=192

@@ -24,13 +24,11 @@ CLEAR_MARGIN = 0.05
 HACKED_MARGIN = 0.05
 
 TRIED: dict[str, str] = {
-    "C7a": "RL for all scenarios keeps Dev3's accuracy at a learning rate of 1e-4 and gains nothing in 48 steps; at "
-    "1.5e-4 it lost two points. Dev3 gained three points when its data were sampled at 0.7 instead of 1",
-    "C7b": "the rest is cut off at the length cap, or ends inside the thought at temperature 1, which R1's RL at 0.7 "
-    "does not see; at 0.6 and top-p 0.95 one run had 95%. Tried: a cap of 512 instead of 384, no overlong penalty, "
-    "data without loops, each failed try once",
-    "C9": "a constant learning rate of 2.5e-4 took quality from 80% to 55% with seed 1, to 3 points below its best "
-    "with seed 0; 1.5e-4 with decay did not lower it",
+    "C7a": "more of Dev2's samples and epochs for Dev3 add two points to R1; RL for all scenarios at T=1 or for 64 steps "
+    "one at most; twice its rate costs three to five",
+    "C7b": "the rest is thoughts cut off at the cap and thoughts that end with a stray full stop; sampling Dev2 at T=0.3, "
+    "a fourth epoch of Dev3 and longer RL do not change that",
+    "C9": "at 2.5e-4 the quality fell by 3 to 25 points, at 3.5e-4 by 11 to 22",
 }
 """Claim -> what was tried, shown when the claim does not hold."""
 
