@@ -1,7 +1,8 @@
 """What a preset takes of a GPU: reckoned and measured. `python benchmarks/reckoned.py r1-zero-qwen2.5-1.5b ...`
 
 Random weights in the model's published shape; two updates on full micro-batches, and one call of the sampler with all
-its rows and --new tokens each. Each preset is a process of its own, which gets no more memory than the preset's card.
+its rows and --new tokens each; of a -node preset, the learner's updates alone. Each preset is a process of its own,
+which gets no more memory than the preset's card.
 """
 
 from __future__ import annotations
@@ -87,12 +88,14 @@ def measure(preset: str, new: int) -> dict[str, float]:
         torch.cuda.synchronize()
         seconds = time.perf_counter() - start
     standing, updating = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    sampler = LocalSampler(Untold(), rows=cfg.rows)  # type: ignore[arg-type]
-    sampler.load_weights(learner.publish(), version=0)
-    prompts = [Prompt(tokens(PROMPT), seed) for seed in range(cfg.rows // cfg.group_size)]
-    sampler.generate(prompts, SamplingParams(temperature=0.6, top_p=0.95, max_new_tokens=new), cfg.group_size)
-    sampling = torch.cuda.max_memory_allocated()
+    sampling = standing
+    if cfg.sampler == "local":
+        torch.cuda.reset_peak_memory_stats()
+        sampler = LocalSampler(Untold(), rows=cfg.rows)  # type: ignore[arg-type]
+        sampler.load_weights(learner.publish(), version=0)
+        prompts = [Prompt(tokens(PROMPT), seed) for seed in range(cfg.rows // cfg.group_size)]
+        sampler.generate(prompts, SamplingParams(temperature=0.6, top_p=0.95, max_new_tokens=new), cfg.group_size)
+        sampling = torch.cuda.max_memory_allocated()
     parts = {"standing": standing, "update": updating - standing, "sampling": sampling - standing}
     found = {part: size / GIB for part, size in parts.items()}
     return found | {"all": torch.cuda.max_memory_reserved() / GIB, "seconds": seconds}

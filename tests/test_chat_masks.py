@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from chat_templates import SPECIAL
 from r1kit.algo.packing import Packable, pack
 from r1kit.config import RLConfig
-from r1kit.model.chat import render_prompt, stop_tokens, turn_end
+from r1kit.model.chat import R1_ZERO, render_prompt, stop_tokens, turn_end
 from r1kit.stages import rl
 from r1kit.training.conversations import Conversation, encode, has_loss, mask_text, prepare, render, render_turns
 from r1kit.types import Completion, Message, Problem, Sample, Score
@@ -73,6 +73,33 @@ def test_one_question_and_answer(name: str, capsys: pytest.CaptureFixture[str]):
         print(f"\n{name}\n{mask_text(rendered, tokenizer)}")
     given, learnt = mask_text(rendered, tokenizer).splitlines()
     assert given.startswith("given") and learnt.startswith("learnt") and "</think>" in learnt
+
+
+PLAIN = {
+    "short": ("User: 1+1?\nAssistant:", ONE[1]),
+    "short-prefilled": ("User: 1+1?\nAssistant: <think>", ONE[1].removeprefix("<think>")),
+    "r1-zero": (R1_ZERO.replace("{prompt}", "1+1?"), ONE[1]),
+    "r1-zero-prefilled": (R1_ZERO.replace("{prompt}", "1+1?") + " <think>\n", ONE[1].removeprefix("<think>\n")),
+    "r1": ("<｜begin▁of▁sentence｜><｜User｜>1+1?<｜Assistant｜>", ONE[1]),
+    "r1-prefilled": ("<｜begin▁of▁sentence｜><｜User｜>1+1?<｜Assistant｜><think>\n", ONE[1].removeprefix("<think>\n")),
+    "chat-prefilled": (EXPECTED["chatml"][0] + "<think>\n", ONE[1].removeprefix("<think>\n")),
+}
+
+
+@pytest.mark.parametrize("template", PLAIN)
+def test_one_question_and_answer_without_a_chat_template_or_prefilled(
+    template: str, capsys: pytest.CaptureFixture[str]
+):
+    """What the template has written is given; a policy that is sampled with it is asked for the same rest."""
+    tokenizer = tokenizer_of("deepseek-r1" if template.startswith("r1") and "zero" not in template else "chatml")
+    [rendered] = render_turns(talk(*ONE), template, tokenizer, "all")
+    [packable] = encode([rendered], tokenizer)
+    end = str(tokenizer.decode([turn_end(template, tokenizer)]))
+    given, learnt = PLAIN[template]
+    with capsys.disabled():
+        print(f"\n{template}\n{mask_text(rendered, tokenizer)}")
+    assert parts(packable, tokenizer) == [(False, given), (True, learnt + end)]
+    assert render_prompt(template, (Message("user", ONE[0]),), tokenizer).text == given
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -189,6 +189,23 @@ def test_find_model_says_why_there_is_none(tmp_path):
         find_model(folder)
 
 
+def test_a_model_is_read_without_the_learners_file_and_a_run_does_not_go_on_without_it(tmp_path):
+    """It is many times as large as the model: reading it to chat would take minutes, and it may be deleted."""
+
+    def write(folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "learner.pt").write_bytes(b"moments")
+
+    folder = save_checkpoint(tmp_path, 20, write, {}, keep=1)
+    (folder / "learner.pt").write_bytes(b"other")
+    assert find_model(tmp_path) == find_model(folder) == folder
+    (folder / "learner.pt").unlink()
+    assert find_model(tmp_path) == find_model(folder) == folder
+    with pytest.raises(ValueError, match="learner.pt is missing"):
+        latest_checkpoint(tmp_path)
+
+
 def test_reading_leaves_a_writer_alone(tmp_path):
     """`r1kit chat RUN` while the run trains: a look for a model must not touch the checkpoint that is being written."""
     good = save(tmp_path, 20)

@@ -9,31 +9,19 @@ from typing import Any
 
 import pytest
 
-from r1kit.config import ColumnsConfig, FilterConfig
-from r1kit.data.filters import Evaluated, Seen, words
+from r1kit.config import ColumnsConfig
 from r1kit.data.known import KNOWN
 from r1kit.data.layouts import conversation_of, problem_of
 from r1kit.data.rows import check_source, is_source, parts_of, read_rows
-from r1kit.data.spool import IN_MEMORY, Spool
-from r1kit.rewards.accuracy import gold_fault, score_answer
-from r1kit.rewards.knights import judge, knights_fault
 from r1kit.tasks import load_problems
 from r1kit.training.conversations import read_conversations
 from r1kit.types import Message
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 DAPO = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
     "$Answer (without quotes) where $Answer is the answer to the problem.\n\nWhat is $1+1$?\n\nRemember to put your "
     'answer on its own line after "Answer:".'
 )
-
-
-def shared(name: str) -> str:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"{path} is not here: public data for trials, not part of the repository")
-    return str(path)
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -120,7 +108,7 @@ def test_a_copy_of_a_hub_set_is_read_in_its_place(tmp_path: Path, monkeypatch: p
         load_problems("gsm8k@train", "train", 0).first(3)
     write(tmp_path / "HuggingFaceH4" / "MATH-500" / "test.jsonl", [{"problem": "p", "solution": "s", "answer": "1"}])
     assert load_problems("math500", "heldout", 0).first(1)[0].task == "math500"
-    with pytest.raises(ValueError, match="none of its 1 problems is in the train split"):
+    with pytest.raises(ValueError, match="math500: MATH-500, for evaluation .*; take another set for training"):
         load_problems("math500", "train", 0)
 
 
@@ -260,6 +248,36 @@ def test_rows_of_public_sets_that_no_scorer_can_use_are_counted(tmp_path: Path):
         load_problems(write(tmp_path / "b.jsonl", rows[30:]), "train", 0)
 
 
+@pytest.mark.parametrize("answer", ["proof", "NotFound", " proof "])
+def test_a_problem_without_a_final_answer_is_left_out(tmp_path: Path, answer: str):
+    rows = [{"problem": "Show it.", "answer": answer}, {"problem": "1+1?", "answer": "2"}]
+    problems = load_problems(f"{write(tmp_path / 'a.jsonl', rows)}@train", "train", 0)
+    assert "2 rows read, 1 kept; dropped 1 that have no usable answer" in problems.summary  # type: ignore[attr-defined]
+
+
+def test_the_scorer_is_the_rows_then_the_flags_then_the_layouts(tmp_path: Path):
+    rows = [{"question": "1+1?", "answer": "so\n#### 2"}, {"prompt": "1+2?", "answer": "3", "scorer": "math"}]
+    spec = f"{write(tmp_path / 'a.jsonl', rows)}@train"
+    for flag, expected in (("", ["number", "math"]), ("exact", ["exact", "math"])):
+        problems = load_problems(spec, "train", 0, columns=ColumnsConfig(scorer=flag)).problems  # type: ignore[attr-defined]
+        assert [problem.scorer for problem in problems] == expected
+
+
+def test_a_python_file_with_make_problem_is_a_task(tmp_path: Path):
+    file = tmp_path / "sums.py"
+    file.write_text(
+        "from r1kit.types import Message, Problem\n"
+        "def make_problem(rng):\n"
+        "    n = rng.randint(1, 99)\n"
+        "    return Problem(f'sums:{n}', 'sums', (Message('user', f'{n}+1?'),), str(n + 1), 'number')\n"
+    )
+    train, heldout = (load_problems(str(file), split, 0) for split in ("train", "heldout"))
+    assert train.take(0, 3) == load_problems(str(file), "train", 0).take(0, 3)
+    assert {p.id for p in train.take(0, 80)}.isdisjoint(p.id for p in heldout.first(3))
+    with pytest.raises(FileNotFoundError, match=r"no such file; give a Python file with make_problem\(rng\)"):
+        load_problems(str(tmp_path / "none.py"), "train", 0)
+
+
 def test_a_system_prompt_is_put_before_prompts_that_have_none(tmp_path: Path):
     rows = [
         {"prompt": "a", "answer": "1", "split": "train"},
@@ -314,177 +332,3 @@ def test_what_else_a_conversation_may_have():
         conversation_of("f:1", {"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "x"}]})
     with pytest.raises(ValueError, match="f:1: found only text; give `messages` .*--columns.prompt"):
         conversation_of("f:1", {"text": "no prompt"})
-
-
-# What is left out
-
-
-def test_ten_words_on_end_are_contamination_and_nine_are_not():
-    known = Evaluated(10)
-    question = "A train leaves the station at nine, and travels for two hours at 60 km/h."
-    known.add("test", [question, "What is 2+2?", "小明有三个苹果和五个梨一共多少"])
-    assert words("A train, (leaves) $x^2$!") == ["a", "train", "leaves", "x", "2"]
-    nine, ten = "a TRAIN leaves the station at nine and travels", "a TRAIN leaves: the station at nine and travels for"
-    assert known.shared_with([f"Once {ten} ever."]) == "test"
-    assert known.shared_with([f"Once {nine} ever."]) == ""
-    assert known.shared_with([ten]) == known.shared_with([f"Once {ten}"]) == "test", "the last ten words as well"
-    assert known.shared_with(["", "..."]) == ""
-    assert known.shared_with(["So: what is 2+2? It is four, as all of us have known for years."]) == ""
-    assert known.shared_with(["what is 2 + 2"]) == "test", "a short question is one only as a whole"
-    assert known.shared_with(["问:小明有三个苹果和五个梨吗"]) == "test"
-
-
-def test_training_rows_that_share_words_with_an_evaluation_set_are_dropped(tmp_path: Path):
-    secret = "Janet's ducks lay sixteen eggs per day and she eats three for breakfast"
-    solution = "She sells the rest of the eggs at the market for two dollars"
-    test = write(tmp_path / "test.jsonl", [{"question": secret + "?", "answer": solution + "\n#### 18"}])
-    rows = [
-        {"prompt": f"Look: {secret} every day.", "answer": "1"},
-        {"prompt": "Another one", "answer": "2"},
-        {"prompt": "Third", "answer": "3"},
-    ]
-    filters = FilterConfig(decontaminate=(test,))
-    problems = load_problems(f"{write(tmp_path / 'a.jsonl', rows)}@train", "train", 0, filters=filters)
-    assert {p.gold for p in problems.problems} == {"2", "3"}  # type: ignore[attr-defined]
-    assert "dropped 1 that share 10 words on end with" in problems.summary  # type: ignore[attr-defined]
-    talks = [{"prompt": "q", "completion": f"Well. {solution}."}, {"prompt": "q", "completion": "Fine."}]
-    found = read_conversations([write(tmp_path / "sft.jsonl", talks)], None, filters)
-    assert [one.messages[-1].content for one in found] == ["Fine."] and "2 rows read, 1 kept" in found.summary
-    with pytest.raises(ValueError, match="--filter.decontaminate countdown: give a data set"):
-        read_conversations([str(tmp_path / "sft.jsonl")], None, FilterConfig(decontaminate=("countdown",)))
-
-
-def test_equal_rows_and_near_ones():
-    exact, near = Seen(), Seen(near=True)
-    story = "Tom has {} apples and gives {} of them to his sister who lives in the next street over there"
-    assert not exact.again("What is 2+3?") and exact.again("what  is\n2+3?") and not exact.again("What is 2-3?")
-    assert not near.again(story.format(3, 2)) and near.again(story.format(3, 2) + " today")
-    assert not near.again("Something else altogether, about a bird that nobody has ever seen in this old town")
-    assert not exact.again(story.format(3, 2)) and not exact.again(story.format(3, 2) + " today")
-
-
-def test_a_prompt_on_both_sides_of_a_published_split_is_held_out(tmp_path: Path):
-    write(tmp_path / "set" / "a-train.jsonl", [{"prompt": p, "answer": "1"} for p in ("a", "b")])
-    write(tmp_path / "set" / "b-test.jsonl", [{"prompt": p, "answer": "1"} for p in ("b", "c")])
-    source = str(tmp_path / "set")
-    train, heldout = (load_problems(source, split, 0) for split in ("train", "heldout"))
-    clean = load_problems(source, "heldout", 0, filters=FilterConfig(decontaminate=(source,)))
-    assert len(clean.first(2)) == 2, "what is held out is not training data"
-    assert [p.messages[0].content for p in train.first(1)] == ["a"]
-    assert {p.messages[0].content for p in heldout.first(2)} == {"b", "c"}
-    assert "4 rows read, 3 kept; dropped 1 that repeat a prompt" in train.summary  # type: ignore[attr-defined]
-
-
-def test_rows_of_fine_tuning_data(tmp_path: Path):
-    rows = [{"prompt": "q", "completion": "a"}, {"prompt": "Q", "completion": " a"}, {"prompt": "q", "completion": "b"}]
-    file = write(tmp_path / "a.jsonl", rows)
-    assert len(read_conversations([file])) == 3, "without filters all are there"
-    found = read_conversations([file, file], None, FilterConfig())
-    assert [one.messages[-1].content for one in found] == ["a", "b"]
-    assert found.summary.splitlines()[1].endswith("3 rows read, 0 kept; dropped 3 that repeat a row (first: a.jsonl:1)")
-    assert len(read_conversations([file], None, FilterConfig(first=1))) == 1
-
-
-def test_records_on_disk_are_a_list():
-    spool: Spool[tuple[int, str]] = Spool()
-    for number in range(300):
-        spool.append((number, "x" * 1000 * (number % 3)))
-    assert len(spool) == 300 and spool[299] == (299, "x" * 2000) and spool[-1] == spool[299]
-    assert spool[2:4] == [(2, "x" * 2000), (3, "")] and [number for number, _ in spool] == list(range(300))
-    spool.append((1, "y" * IN_MEMORY))
-    assert spool._file._rolled and spool[300][1][-1] == "y" and spool[5] == (5, "x" * 2000)
-    with pytest.raises(IndexError):
-        spool[301]
-
-
-# Knights and knaves
-
-
-@pytest.mark.parametrize(
-    ("answer", "verdict"),
-    [
-        ("(1) Zoey is a knight\n(2) Owen is a knave", "right"),
-        ("Owen is a knave, and Zoey is a knight.", "right"),
-        ("**Zoey**: knight; **Owen**: knave", "right"),
-        ("zoey = Knight, owen = KNAVE", "right"),
-        ("Zoey is a knight", "wrong"),
-        ("Zoey is a knave and Owen is a knave", "wrong"),
-        ("Zoey is a knight. Zoey is a knave. Owen is a knave.", "wrong"),
-        ("Zoey is a knight. Owen is a knave. Owen is a knight.", "wrong"),
-        ("Zoey is not a knight, Owen is a knave", "wrong"),
-        ("", "wrong"),
-    ],
-)
-def test_knights_are_right_when_all_are(answer: str, verdict: str):
-    gold = {"Zoey": "knight", "Owen": "knave"}
-    assert judge(answer, gold)[0] == verdict
-    if answer:
-        assert score_answer("knights", answer, gold).verdict == verdict
-    if verdict == "right":
-        assert score_answer("knights", answer, gold).extracted == "Zoey: knight, Owen: knave", (
-            "equal answers vote together"
-        )
-
-
-def test_golds_of_knights():
-    assert not knights_fault({"Zoey": "knight"})
-    for gold in ({}, None, "Zoey is a knight", {"Zoey": True}):
-        assert "give {" in knights_fault(gold)
-
-
-# Real files
-
-
-REAL = {
-    "math_bench/gsm8k_train.jsonl@train": (7473, "number"),
-    "math_bench/gsm8k_test.jsonl@test": (1319, "number"),
-    "math_bench/math500.jsonl@test": (500, "math"),
-    "math_bench/aime24.jsonl@test": (30, "math"),
-    "math_bench/cmath_dev_zh.jsonl@test": (600, "math"),
-    "rl_prompts/math_train_7.5k.json@train": (7469, "math"),
-    "rl_prompts/countdown_train_8k.parquet@train": (8001, "countdown"),
-    "rl_prompts/simplerl_math_lv3-5_8k.parquet@train": (8519, "math"),
-    "rl_prompts/logic_rl_kk_3ppl_train.parquet@train": (900, "knights"),
-}
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_sets(name: str):
-    source, _, split = name.partition("@")
-    if source.endswith(".parquet"):
-        pytest.importorskip("pyarrow", reason="pip install 'r1kit[data]'")
-    count, scorer = REAL[name]
-    spec = f"{shared(source)}@{split}"
-    problems = load_problems(spec, "train" if split == "train" else "heldout", 0).problems  # type: ignore[attr-defined]
-    unread = 20 if scorer == "math" else 0  # how many golds a scorer of mathematics can read changes with the scorer
-    assert count - unread <= len(problems) <= count + unread and {problem.scorer for problem in problems} == {scorer}
-    assert not any(gold_fault(problem.scorer, problem.gold) for problem in problems)
-    assert all(problem.messages[-1].content.strip() for problem in problems)
-    text = problems[0].messages[-1].content
-    assert "<think>" not in text and "<|im_start|>" not in text and "####" not in text
-
-
-def test_mgsm_has_no_line_of_names():
-    spec = f"{shared('math_bench/mgsm_zh.tsv')}@test"
-    columns = ColumnsConfig(prompt="1", answer="2", scorer="number")
-    problems = load_problems(spec, "heldout", 0, columns=columns).first(250)
-    assert len({problem.id for problem in problems}) == 250
-
-
-def test_math500_is_found_in_math_training_problems():
-    """MATH-500 is of MATH's test split: some training problems share ten words with it, and itself does with all."""
-    math500, train = shared("math_bench/math500.jsonl"), shared("rl_prompts/math_train_7.5k.json")
-    filters = FilterConfig(decontaminate=(math500,))
-    problems = load_problems(f"{train}@train", "train", 0, filters=filters)
-    [dropped] = [part for part in problems.summary.split("; ") if "share 10 words" in part]  # type: ignore[attr-defined]
-    count = int(dropped.removeprefix("dropped ").split()[0].replace(",", ""))
-    assert 0 < count < 0.3 * 7469
-    with pytest.raises(ValueError, match="500 rows read, 0 kept; .*loosen --filter"):
-        load_problems(f"{math500}@train", "train", 0, filters=filters)
-
-
-def test_real_conversations():
-    assert len(read_conversations([shared("cot_traces/star1_r1_safety_1000.jsonl")])) == 1000
-    assert len(read_conversations([shared("cot_traces/marco_o1_cot_demo.json")])) == 125
-    talks = read_conversations([shared("math_bench/gsm8k_test.jsonl")])
-    assert len(talks) == 1319 and "####" in talks[0].messages[-1].content

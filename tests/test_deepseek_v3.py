@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, DeepseekV3Config, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from r1kit.algo.packing import Packable, pack
 from r1kit.model.deepseek_v3 import DeepseekBlock, DeepseekConfig, DeepseekV3, Experts, Router
@@ -25,40 +25,11 @@ from r1kit.sampling.kv_cache import KVCache, RecordingAttention
 from r1kit.sampling.local import LocalSampler
 from r1kit.training.learner import LocalLearner, completion_logprobs
 from r1kit.types import Prompt, SamplingParams
-from tiny import OPTIM, VOCAB, hf_from_config, nll, packed_hidden, random_tokens, tiny_tokenizer
+from tiny import DEEPSEEKS, OPTIM, VOCAB, hf_deepseek, nll, packed_hidden, random_tokens, tiny_tokenizer
 
 LENGTHS = (14, 9, 9, 1, 23)
 SEQUENCES = [random_tokens(length, seed) for seed, length in enumerate(LENGTHS)]
 PROMPTS = [Prompt(tuple(random_tokens(length, seed)), seed=100 + seed) for seed, length in enumerate((1, 7, 33, 12))]
-YARN = {
-    "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0,
-    "mscale_all_dim": 0.7, "beta_fast": 32, "beta_slow": 1,
-}  # fmt: skip
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as V3": {"rope_parameters": YARN},
-    "no yarn": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
-    "as Moonlight": {"q_lora_rank": None, "n_group": 1, "topk_group": 1, "n_shared_experts": 2},
-    "otherwise": {"norm_topk_prob": False, "rope_interleave": False, "tie_word_embeddings": True},
-}
-
-
-def hf_deepseek(name: str = "as V3") -> PreTrainedModel:
-    """transformers' own, every number unlike another: one dense layer, two with experts."""
-    fields: dict[str, Any] = {
-        "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 20,
-        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4, "n_shared_experts": 1,
-        "n_routed_experts": 8, "routed_scaling_factor": 1.7, "kv_lora_rank": 16, "q_lora_rank": 24,
-        "qk_rope_head_dim": 8, "v_head_dim": 10, "qk_nope_head_dim": 12, "n_group": 4, "topk_group": 2,
-        "num_experts_per_tok": 3, "first_k_dense_replace": 1, "max_position_embeddings": 128, "rms_norm_eps": 1e-3,
-        "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
-    }  # fmt: skip
-    model = hf_from_config(DeepseekV3Config(**copy.deepcopy(fields | VARIANTS[name])))
-    generator = torch.Generator().manual_seed(7)
-    for key, buffer in model.named_buffers():
-        if key.endswith("e_score_correction_bias"):
-            buffer += 0.3 * torch.empty(buffer.shape).normal_(generator=generator)
-    return model
 
 
 def both(name: str, folder: Path) -> tuple[PreTrainedModel, DeepseekV3]:
@@ -75,7 +46,7 @@ def sampler_of(model: DeepseekV3, rows: int = 256) -> LocalSampler:
     return sampler
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", DEEPSEEKS)
 @pytest.mark.parametrize("path", ["matmul", "sdpa"])
 def test_logits_of_a_packed_batch_equal_transformers(
     name: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +61,7 @@ def test_logits_of_a_packed_batch_equal_transformers(
     assert logits_TV.std() > 0.5, "logits are too flat for this test to mean anything"
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", DEEPSEEKS)
 def test_gradients_equal_transformers(name: str, tmp_path: Path):
     theirs, ours = both(name, tmp_path)
     sequence = torch.tensor(SEQUENCES[-1])
@@ -119,7 +90,7 @@ def test_gradients_equal_transformers(name: str, tmp_path: Path):
             assert expected.abs().max() > 1e-3, key
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", DEEPSEEKS)
 def test_the_latent_cache_gives_the_same_hidden_states(name: str, tmp_path: Path):
     """Prefill and one decoding step, keys and values kept as latent vectors, against the packed pass."""
     ours = both(name, tmp_path)[1]
@@ -230,7 +201,7 @@ def with_prediction_layer(folder: Path) -> dict[str, torch.Tensor]:
     return layer
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", DEEPSEEKS)
 def test_a_folder_survives_the_round_trip_bit_for_bit(name: str, tmp_path: Path):
     theirs = hf_deepseek(name)
     theirs.save_pretrained(tmp_path / "theirs")

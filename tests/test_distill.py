@@ -271,16 +271,28 @@ def test_tokenizers_must_be_the_same(cfg: DistillConfig, tmp_path: Path):
         distill.main(replace(cfg, teacher=str(tmp_path / "other")))
     longer = train_tokenizer(DOCUMENTS, VOCAB)
     longer.add_tokens(["<tool>"])
-    save_model(large_model(), longer, tmp_path / "longer")
+    save_model(large_model(VOCAB + 1), longer, tmp_path / "longer")
     expected = rf"1 tokens of .*such as '<tool>' \(none and {len(tiny_tokenizer())}\)"
     with pytest.raises(ValueError, match=expected):
         distill.main(replace(cfg, teacher=str(tmp_path / "longer")))
+    assert not cfg.run.exists()
+
+
+def test_the_student_stops_wherever_the_teacher_ends(cfg: DistillConfig, tmp_path: Path):
+    """As a base and an instruct model of one family: the saved student ends with the teacher's token, too."""
     end = train_tokenizer(DOCUMENTS, VOCAB)
     end.eos_token = "<|pad|>"
     save_model(large_model(), end, tmp_path / "end")
-    with pytest.raises(ValueError, match=r"ends with '<\|endoftext\|>', the teacher .* with '<\|pad\|>'"):
-        distill.main(replace(cfg, teacher=str(tmp_path / "end")))
+    cfg = replace(cfg, teacher=str(tmp_path / "end"))
+    expected = r"end ends with '<\|pad\|>', the student .* stops at '<\|endoftext\|>' only.*generation_config\.json"
+    with pytest.raises(ValueError, match=expected):
+        distill.main(cfg)
     assert not cfg.run.exists()
+    path = Path(cfg.sft.model) / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [0, 1]}))
+    distill.main(cfg)
+    saved = find_model(cfg.run) / "generation_config.json"
+    assert json.loads(saved.read_text())["eos_token_id"] == [0, 1]
 
 
 def test_what_is_wrong_is_found_before_any_compute(cfg: DistillConfig):

@@ -189,8 +189,16 @@ def rows_read(file: Path, fields: set[str]) -> int:
     return found
 
 
+def python_files(doc: Path) -> dict[str, str]:
+    """Name -> text of the Python files that the page shows: a block after "`name.py`:"."""
+    return dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)^```$", doc.read_text(), re.MULTILINE | re.DOTALL))
+
+
 @EVERY_DOC
-def test_data_files_are_read(doc: Path, tmp_path: Path):
+def test_data_files_are_read(doc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name, code in python_files(doc).items():
+        (tmp_path / name).write_text(code)
     for number, body in enumerate(blocks(doc, "jsonl")):
         file = tmp_path / f"{number}.jsonl"
         file.write_text(body)
@@ -283,7 +291,7 @@ MADE_UP: dict[str, set[str]] = {
     "judge/*": set(),
     "*/*": {
         f"{name}/{what}"
-        for name in ("judge", "rewriter")
+        for name in ("judge", "rewriter", "teacher")
         for what in Totals().usage(EndpointConfig(prompt_price=1.0))
     },
 }  # fmt: skip

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1kit.model import shards
 from r1kit.model.hf import load_model, save_model, to_hf
-from r1kit.model.tokenizer import load_tokenizer
+from r1kit.model.tokenizer import end_tokens, load_tokenizer
 from r1kit.model.transformer import Stack, Transformer, TransformerConfig
 from tiny import hf_model, tiny_model, tiny_tokenizer
 
@@ -52,6 +52,25 @@ def test_a_saved_folder_keeps_the_models_own_config(llama: Path, tmp_path: Path)
     assert saved == generation | {"eos_token_id": [5, 6, 0], "pad_token_id": 1}
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert (opened.generation_config.temperature, opened.config.initializer_range) == (0.6, 0.037)
+
+
+@pytest.mark.parametrize(
+    ("own", "stops", "expected"),
+    [(None, (), 0), (None, (0,), 0), (None, (0, 7), [0, 7]), (0, (0, 7), [0, 7]), (5, (0,), [5, 0])]
+    + [([5, 6], (7, 0, 5), [5, 6, 0, 7]), ([0], (), [0]), ([5, 0], (0, 5), [5, 0])],
+)
+def test_the_ends_of_training_are_saved_beside_the_models_own(
+    own: Any, stops: tuple[int, ...], expected: Any, llama: Path, tmp_path: Path
+):
+    """transformers and vLLM stop at those of generation_config.json, and so does a tokenizer that is opened here."""
+    (llama / "generation_config.json").write_text(json.dumps({"eos_token_id": own, "_from_model_config": True}))
+    save_model(load_model(llama, torch.float32), tiny_tokenizer(), tmp_path / "ours", stops=stops)
+    saved = json.loads((tmp_path / "ours/generation_config.json").read_text())
+    assert saved["eos_token_id"] == expected and "_from_model_config" not in saved
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").generation_config.eos_token_id
+    assert opened == expected
+    ends = expected if isinstance(expected, list) else [expected]
+    assert set(end_tokens(load_tokenizer(tmp_path / "ours"))) == set(ends)
 
 
 def test_what_would_be_wrong_in_a_saved_config_is_left_out(llama: Path, tmp_path: Path):
@@ -178,8 +197,12 @@ print((kib("VmHWM") - before) * 1024, sum(p.nbytes for p in model.parameters()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("size", ["20MB", "1GB"], ids=["shards", "one file"])
-def test_loading_holds_one_copy_of_the_weights(size: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [("20MB", {}), ("1GB", {}), ("20MB", {"hidden_act": "gelu"})],
+    ids=["shards", "one file", "through transformers"],
+)
+def test_loading_holds_one_copy_of_the_weights(size: str, changes: dict[str, str], tmp_path: Path):
     """On the device of the model; of the files, no more than a span is in memory."""
     config = TransformerConfig(
         model_type="llama",
@@ -196,6 +219,7 @@ def test_loading_holds_one_copy_of_the_weights(size: str, tmp_path: Path):
         model = Transformer(config)
     save_model(model.to_empty(device="cpu"), tiny_tokenizer(), tmp_path, max_shard_size=size)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 5) == (size == "20MB")
+    edit_config(tmp_path, changes)
     done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     peak, weights = map(int, done.stdout.split())

@@ -20,13 +20,14 @@ from r1kit.model.lora import add_adapters
 from r1kit.model.transformer import Transformer, TransformerConfig
 from r1kit.presets.memory import GIB, Shape, reckon
 from r1kit.presets.models import (
-    CARDS,
+    MACHINES,
     MODEL_REJECT,
     MODEL_RL,
     MODEL_SFT,
     MODELS,
     PROMPT,
     STUDENT_SHAPES,
+    VLLM_SHARE,
     need,
     student_hardware,
     student_need,
@@ -88,8 +89,8 @@ def tiny_qwen() -> Transformer:
 
 def test_there_is_a_preset_of_each_stage_for_every_model_and_card():
     for prefix, table in (("r1-zero", MODEL_RL), ("r1-dev2", MODEL_RL), ("r1-dev1", MODEL_SFT)):
-        assert {f"{prefix}-{name}{end}" for name in MODELS for end in CARDS.values()} <= table.keys()
-    assert len(EVERY) == 4 * len(MODELS) * len(CARDS)
+        assert {f"{prefix}-{name}{machine.end}" for name in MODELS for machine in MACHINES} <= table.keys()
+    assert len(EVERY) == 4 * len(MODELS) * len(MACHINES)
     for command, name in EVERY:
         registry = {"rl": presets.RL, "sft": presets.SFT, "reject": presets.REJECT}[command]
         assert registry[name] is TABLES[command][name]
@@ -112,8 +113,40 @@ def test_it_fits_its_card_and_says_so(key: tuple[str, str]):
     description, takes = TABLES[key[0]][key[1]][0], need(model_of(key[1]), config_of(key))
     card = 24 if key[1].endswith("-24gb") else 80
     assert takes.fits(card), f"{takes.gpu / GIB:.1f} GiB"
-    assert f"one {card} GB GPU ({takes.gpu / GIB:.0f} reckoned)" in description
+    if key[1].endswith("-node") and key[0] != "sft":
+        assert "8 x 80 GB" in description
+        assert f"the learner on one ({takes.gpu / GIB:.0f} reckoned)" in description or key[0] == "reject"
+        assert f"vLLM on {7 if key[0] == 'rl' else 8} ({takes.vllm / GIB:.0f} for weights and KV cache)" in description
+    else:
+        assert f"one {card} GB GPU ({takes.gpu / GIB:.0f} reckoned)" in description
     assert f"{takes.cpu / GIB:.0f} GB of CPU memory" in description or not takes.cpu
+
+
+NODE = [key for key in EVERY if key[1].endswith("-node") and key[0] != "sft"]
+
+
+@pytest.mark.parametrize("key", NODE, ids=" ".join)
+def test_on_a_node_vllm_has_every_gpu_but_the_learners_and_room_for_all_rows(key: tuple[str, str]):
+    config, shape = config_of(key), MODELS[model_of(key[1])].shape
+    vllm, takes = config.vllm, need(model_of(key[1]), config)
+    assert vllm.gpus == tuple(range(1 if key[0] == "rl" else 0, 8))
+    assert not vllm.in_process and vllm.engine_args() == {"data_parallel_size": len(vllm.gpus)}
+    assert takes.vllm == 2 * shape.parameters + shape.cache_bytes(config.rows * (PROMPT + config.max_new_tokens))
+    assert takes.vllm < vllm.memory * 80 * GIB - 5 * GIB, "or there is no room to compute"
+    assert vllm.memory == VLLM_SHARE
+    assert PROMPT + config.max_new_tokens < vllm.max_len <= CONTEXT.get(model_of(key[1]), 32_768)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_on_a_node_the_batch_is_the_papers_and_the_learner_needs_what_it_needs_alone(name: str):
+    alone, node = MODEL_RL[f"r1-zero-{name}"][1], MODEL_RL[f"r1-zero-{name}-node"][1]
+    assert (node.problems_per_step, node.group_size) == (32, 16)
+    assert node.rows * len(node.vllm.gpus) >= node.problems_per_step * node.group_size > (node.rows - 16) * 7
+    assert node.max_new_tokens == (3072 if "math" in name else 2 * alone.max_new_tokens)
+    takes = need(name, node)
+    same = need(name, replace(alone, max_new_tokens=node.max_new_tokens))
+    assert (takes.standing, takes.update, takes.sampling) == (same.standing, same.update, 0)
+    assert takes.cpu == same.cpu + 4 * MODELS[name].shape.parameters  # the weights twice: a copy and the file
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -206,13 +239,22 @@ def test_more_rows_longer_completions_and_longer_prompts_take_more():
     assert reckon(RejectConfig(), shape).standing == 2 * shape.parameters
 
 
-def test_vllms_memory_is_not_reckoned():
-    with pytest.raises(ValueError, match="sampler vllm"):
-        reckon(RLConfig(sampler="vllm", vllm=VllmConfig()), TINY)
+@pytest.mark.parametrize(
+    "vllm",
+    [
+        VllmConfig(),
+        VllmConfig(gpus=(0, 1), args=("data_parallel_size=2",)),
+        VllmConfig(gpus=(1, 2), args=("tensor_parallel_size=2",)),
+    ],
+    ids=["the learner's GPU", "the learner's too", "one model on two"],
+)
+def test_vllms_memory_is_not_reckoned_otherwise(vllm: VllmConfig):
+    with pytest.raises(ValueError, match="sampler vllm: only a copy"):
+        reckon(RLConfig(sampler="vllm", vllm=vllm), TINY)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("end", CARDS.values())
+@pytest.mark.parametrize("end", [machine.end for machine in MACHINES])
 def test_each_stage_reads_what_the_one_before_wrote(name: str, end: str):
     zero, dev2 = MODEL_RL[f"r1-zero-{name}{end}"][1], MODEL_RL[f"r1-dev2-{name}{end}"][1]
     cold, dev1 = MODEL_REJECT[f"cold-start-{name}{end}"][1], MODEL_SFT[f"r1-dev1-{name}{end}"][1]
@@ -222,7 +264,7 @@ def test_each_stage_reads_what_the_one_before_wrote(name: str, end: str):
     assert (dev2.model, dev2.template) == (str(dev1.run), dev1.template)
     assert (zero.reward.language_weight, dev2.reward.language_weight) == (0, 1)
     assert (zero.reward.format, dev2.reward.format) == ("r1-zero", "r1")
-    assert dev1.lora == zero.lora and zero.lora.on == (end != "")
+    assert dev1.lora == zero.lora and zero.lora.on == ("lora" in end)
     assert {zero.tasks, dev2.tasks, cold.tasks} == {(MODELS[name].task,)} and MODELS[name].task in KNOWN
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
 
+from r1kit.config import ChatConfig, EvalConfig
 from r1kit.model.chat import render_prompt, stop_tokens
 from r1kit.model.hf import save_model
 from r1kit.model.tokenizer import TAGS, begin_text, end_tokens, load_tokenizer, train_tokenizer
+from r1kit.stages import chat, evaluate
 from r1kit.training.models import open_model
 from r1kit.types import Message
 from tiny import DOCUMENTS, VOCAB, both_models, hf_model, tiny_model, tiny_tokenizer
@@ -160,6 +162,7 @@ def test_a_tokenizer_without_padding_pads_with_a_token_that_it_has(known: str, e
     opened.add_tokens([known], special_tokens=True)
     opened.save_pretrained(folder)
     edit_json(folder / "tokenizer_config.json", {"pad_token": None})
+    edit_json(folder / "config.json", {"vocab_size": VOCAB + 1})
     raw = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(raw.replace("<|pad|>", "<|filling|>"))
     tokenizer = load_tokenizer(folder)
@@ -198,5 +201,16 @@ def test_tokens_without_an_embedding_are_refused(folder: Path):
     longer = load_tokenizer(folder)
     longer.add_tokens(["<new>"])
     longer.save_pretrained(folder)
-    with pytest.raises(ValueError, match=rf"ids up to {VOCAB}, the model's embedding {VOCAB} rows; .*resize_token"):
-        open_model(str(folder), "cpu", "fp32")
+    expected = rf"ids up to {VOCAB}, the model's embedding {VOCAB} rows; .*resize_token"
+    (folder / "model.safetensors").write_text("not read before that is known")
+    evaluation = EvalConfig(model=str(folder), tasks=("countdown",))
+    for way_in in (
+        lambda: open_model(str(folder), "cpu", "fp32"),
+        lambda: evaluate.main(evaluation),
+        lambda: chat.main(ChatConfig(model=str(folder))),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            way_in()
+    edit_json(folder / "config.json", {"vocab_size": None, "text_config": {"vocab_size": VOCAB}})
+    with pytest.raises(ValueError, match=expected):
+        load_tokenizer(folder)

@@ -6,99 +6,32 @@ test_vllm_real.py has the real one.
 from __future__ import annotations
 
 import json
+import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fake_vllm import FakeEngine, ignore
 from r1kit.config import AlgoConfig, EvaluateConfig, LoraConfig, RLConfig, VllmConfig, from_dict, to_dict
 from r1kit.model.hf import to_hf
 from r1kit.model.lora import add_adapters
-from r1kit.model.transformer import Transformer
 from r1kit.presets import RL
 from r1kit.sampling import vllm, vllm_worker
 from r1kit.sampling.choose import check_sampler
 from r1kit.sampling.local import LocalSampler
-from r1kit.sampling.vllm_engine import OnProgress, Piece, engine_arguments, request_arguments
+from r1kit.sampling.vllm_engine import Piece, engine_arguments, request_arguments
 from r1kit.sampling.vllm_server import serve_arguments
-from r1kit.sampling.vllm_worker import Fingerprint, WeightReceiver
+from r1kit.sampling.vllm_worker import Fingerprint
 from r1kit.stages import evaluate, rl
 from r1kit.types import Prompt, SamplingParams
 from tiny import perturb, tiny_model, tiny_tokenizer
 
 PROMPTS = [Prompt((5, 6, 7), seed=1), Prompt((8, 9), seed=2)]
-
-
-class Worker(WeightReceiver):
-    """What vLLM's worker offers to `WeightReceiver`, around r1kit's own decoder."""
-
-    def __init__(self, model: Transformer) -> None:
-        self.device, self.model = torch.device("cpu"), model
-        self.model_runner = SimpleNamespace(get_model=lambda: self.model)
-        self.vllm_config = SimpleNamespace(
-            model_config=SimpleNamespace(max_model_len=128, dtype=torch.float32, logprobs_mode="processed_logprobs"),
-            cache_config=SimpleNamespace(enable_prefix_caching=True),
-            parallel_config=SimpleNamespace(world_size=1),
-        )
-
-    @torch.no_grad()
-    def reload_weights(self, weights_iterator: Iterator[tuple[str, torch.Tensor]]) -> None:
-        mine = to_hf(self.model)
-        for name, tensor in weights_iterator:
-            mine[name].copy_(tensor)
-
-
-def ignore(weights_iterator: Iterator[tuple[str, torch.Tensor]]) -> None:
-    """Read the weights and go on with those that are there."""
-    for _ in weights_iterator:
-        pass
-
-
-class FakeEngine:
-    """vLLM's part, played by the local sampler."""
-
-    def __init__(self, model: Transformer) -> None:
-        self.worker, self.sampler = Worker(model), LocalSampler(tiny_tokenizer())
-        self.cleared, self.closed = 0, False
-        self.refuses_to_clear = False
-        self.tamper: Callable[[dict[str, Any]], dict[str, Any]] = lambda reply: reply
-        self.pieces: list[list[Piece]] | None = None
-
-    def complete(
-        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, *, logprobs: bool,
-        on_progress: OnProgress | None,
-    ) -> list[list[Piece]]:  # fmt: skip
-        if self.pieces is not None:
-            return self.pieces
-        self.sampler.load_weights(self.worker.model, 0)
-        return [
-            [Piece(c.tokens, c.sampler_logprobs if logprobs else (), c.finish_reason) for c in group]
-            for group in self.sampler.generate(prompts, params, n, on_progress)
-        ]
-
-    def score(self, tokens: Sequence[int]) -> list[float]:
-        return vllm.text_logprobs(self.worker.model, tokens).tolist()
-
-    def call(self, method: str, *arguments: Any) -> list[dict[str, Any]]:
-        match method:
-            case "r1kit_state":
-                return [self.worker.r1kit_state()]
-            case "r1kit_load":
-                return [self.tamper(self.worker.r1kit_load(*arguments))]
-        raise AssertionError(method)
-
-    def clear_cache(self) -> bool:
-        self.cleared += 1
-        return not self.refuses_to_clear
-
-    def close(self) -> None:
-        self.closed = True
 
 
 @pytest.fixture
@@ -178,9 +111,28 @@ def test_copies_that_are_not_made_again_are_noticed_by_the_probe(engine: FakeEng
 
 
 def test_log_probs_that_are_not_numbers_are_no_agreement(engine: FakeEngine):
-    engine.score = lambda tokens: [float("nan")] * (len(tokens) - 1)
+    engine.score = lambda tokens, replica: [float("nan")] * (len(tokens) - 1)
     with pytest.raises(RuntimeError, match="differ by nan"):
         sampler_of(engine, tolerance=100.0).load_weights(tiny_model(seed=1), 1)
+
+
+def test_every_replica_proves_itself(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch):
+    """With data parallelism only the first one's workers answer to the hand-over."""
+    engine.replicas, engine.shift = 3, [0.0, 0.001, 0.0]
+    sampler, learner = sampler_of(engine), tiny_model(seed=1)
+    assert sampler.load_weights(learner, 1)["probe/difference"] == pytest.approx(0.001)
+    perturb(learner, seed=1, scale=1e-4)
+    with monkeypatch.context() as patched:  # below what log-probs can tell: the replica itself must say it
+        patched.setattr(engine.worker, "reload_weights", ignore)
+        with pytest.raises(
+            RuntimeError, match="version 2, GPU none: vLLM read the new weights but computes with older"
+        ):
+            sampler.load_weights(learner, 2)
+    with pytest.raises(RuntimeError, match="version 2, GPU none: OSError|FileNotFoundError|No such file"):
+        engine.worker.r1kit_load(2, {"file": "/nowhere"}, "a fingerprint")
+    engine.shift[2] = 0.1
+    with pytest.raises(RuntimeError, match="version 2: the log-probs of a fixed text differ by 0.1"):
+        sampler.load_weights(learner, 2)
 
 
 def test_a_layout_of_its_own_is_accepted_until_it_stops_changing(engine: FakeEngine):
@@ -326,11 +278,17 @@ def test_the_file_is_whole_or_not_there(tmp_path: Path):
         vllm.weights_folder(VllmConfig(folder=tmp_path), 2**60)
 
 
-def test_ipc_needs_one_gpu():
+def test_ipc_needs_one_gpu(monkeypatch: pytest.MonkeyPatch):
     state = {"gpu": "GPU-1", "workers": 1, "host": "here"}
     with pytest.raises(ValueError, match="--vllm.transfer ipc needs the learner .cpu."):
         vllm.choose_transfer(VllmConfig(transfer="ipc"), state, torch.device("cpu"))
     assert vllm.choose_transfer(VllmConfig(), state, torch.device("cpu")) == "file"
+    monkeypatch.setattr(vllm, "gpu_of", lambda device: "GPU-1")
+    gpu, here = torch.device("cuda"), {**state, "host": socket.gethostname()}
+    assert vllm.choose_transfer(VllmConfig(), here, gpu) == "ipc"
+    assert vllm.choose_transfer(VllmConfig(transfer="file"), here, gpu) == "file"
+    for other in (state, {**here, "gpu": "GPU-2"}, {**here, "workers": 2}):
+        assert vllm.choose_transfer(VllmConfig(), other, gpu) == "file"
 
 
 # settings

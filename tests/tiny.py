@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from r1kit.algo.losses import nll_loss
 from r1kit.algo.packing import Batch, Packable
@@ -26,18 +32,34 @@ LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "origi
 YARN = {"factor": 4.0, "original_max_position_embeddings": 32}
 VARIANTS: dict[str, dict[str, Any]] = {
     "qwen2": {"tie_word_embeddings": True},
+    "qwen2-untied": {},
     "llama": {"tie_word_embeddings": True},
     "llama-untied": {},
     "qwen3": {"head_dim": 16},
+    "qwen3-tied": {"head_dim": 16, "tie_word_embeddings": True},
     "mistral": {"head_dim": 16, "sliding_window": None},
     "llama-biases": {"attention_bias": True, "mlp_bias": True},
     "llama-llama3": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0, **LLAMA3}},
+    "llama-llama3-tied": {
+        "rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0, **LLAMA3},
+        "tie_word_embeddings": True,
+    },
     "llama-linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0}},
     "llama-dynamic": {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 2.0}},
     "qwen2-yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 500.0, **YARN}, "tie_word_embeddings": True},
 }
 """What the fast decoder reads: `model_type`, a dash and what is special about it."""
 ARCHITECTURES = tuple(VARIANTS)
+DEEPSEEK_YARN = {
+    "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0,
+    "mscale_all_dim": 0.7, "beta_fast": 32, "beta_slow": 1,
+}  # fmt: skip
+DEEPSEEKS: dict[str, dict[str, Any]] = {
+    "as V3": {"rope_parameters": DEEPSEEK_YARN},
+    "no yarn": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "as Moonlight": {"q_lora_rank": None, "n_group": 1, "topk_group": 1, "n_shared_experts": 2},
+    "otherwise": {"norm_topk_prob": False, "rope_interleave": False, "tie_word_embeddings": True},
+}
 VOCAB = 400
 HIDDEN = 32
 CONTEXT = 128
@@ -97,6 +119,25 @@ def hf_from_config(config: Any, seed: int = 0) -> PreTrainedModel:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     perturb(model, seed)
+    return model
+
+
+def hf_deepseek(name: str = "as V3") -> PreTrainedModel:
+    """transformers' own, every number unlike another: one dense layer, two with experts."""
+    fields: dict[str, Any] = {
+        "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 20,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4, "n_shared_experts": 1,
+        "n_routed_experts": 8, "routed_scaling_factor": 1.7, "kv_lora_rank": 16, "q_lora_rank": 24,
+        "qk_rope_head_dim": 8, "v_head_dim": 10, "qk_nope_head_dim": 12, "n_group": 4, "topk_group": 2,
+        "num_experts_per_tok": 3, "first_k_dense_replace": 1, "max_position_embeddings": 128, "rms_norm_eps": 1e-3,
+        "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+    }  # fmt: skip
+    model = hf_from_config(DeepseekV3Config(**copy.deepcopy(fields | DEEPSEEKS[name])))
+    generator = torch.Generator().manual_seed(7)
+    for key, buffer in model.named_buffers():
+        if key.endswith("e_score_correction_bias"):
+            buffer += 0.3 * torch.empty(buffer.shape).normal_(generator=generator)
     return model
 
 

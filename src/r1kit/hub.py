@@ -10,9 +10,9 @@ from r1kit.model.hf import SHIPPED, model_folder
 from r1kit.model.tokenizer import load_tokenizer
 from r1kit.report.model_card import Base, front_matter, lineage, model_card, run_of
 from r1kit.run import write_text_atomic
-from r1kit.training.checkpoint import MANIFEST, STATE, find_model
+from r1kit.training.checkpoint import LEARNER, MANIFEST, STATE, find_model
 
-NOT_SENT = {"learner.pt", STATE, MANIFEST, "README.md"}
+NOT_SENT = {LEARNER, STATE, MANIFEST, "README.md"}
 """What only a run needs to go on; and the card, which is made anew."""
 CARD = "README.md"
 

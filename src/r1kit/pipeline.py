@@ -261,6 +261,7 @@ def output_digest(folder: Path) -> str:
 def check(config: Any) -> None:
     """Find what is missing outside the pipeline before the first stage computes: tasks, models and data."""
     from r1kit.data.rows import check_source
+    from r1kit.rewards.accuracy import check_scorer
     from r1kit.tasks import load_problems
     from r1kit.training.models import resolve_model
 
@@ -271,6 +272,8 @@ def check(config: Any) -> None:
             case "tasks" | "general_tasks":
                 for task in value:
                     load_problems(task, "train", 0, columns=columns)
+            case "function" if value:
+                check_scorer(value)
             case "track":
                 check_trackers(value)
             case "model" | "teacher" if _local(value):
@@ -361,8 +364,9 @@ def sizes(config: Any) -> str:
 
 
 def _files(text: str) -> list[Path]:
-    """The files that a config's text names: a data file, or the weights of a model folder."""
-    path = model_folder(text) if text in SHIPPED else Path(text)
+    """The files that a config's text names: a data file, a reward function's file, the weights of a model folder."""
+    file, function, _ = text.partition(".py:")
+    path = model_folder(text) if text in SHIPPED else Path(f"{file}.py" if function else text)
     if len(text) > 1000:
         return []
     return sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []

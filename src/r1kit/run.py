@@ -33,6 +33,11 @@ CHANGEABLE |= {"eval.rows", "eval.device", "cpu_cores", "track", "push_to_hub", 
 CHANGEABLE |= {"heldout_every", "memory.gradient_checkpointing", "memory.offload_optimizer", "memory.offload_reference"}
 CHANGEABLE |= {f"vllm.{name}" for name in ("mode", "url", "python", "memory", "cache_gib", "max_len", "transfer")}
 CHANGEABLE |= {f"vllm.{name}" for name in ("folder", "tolerance", "timeout", "args")}
+CHANGEABLE |= {
+    f"{endpoint}.{name}"
+    for endpoint in ("judge", "rewriter", "teacher")
+    for name in ("api_key_env", "concurrency", "requests_per_minute", "retries", "timeout")
+}
 """Config fields that may differ when a run goes on: they change where and how fast it computes, not what."""
 
 

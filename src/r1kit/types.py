@@ -33,7 +33,7 @@ class Problem:
     gold: Any
     """What the scorer compares with: a string, or any JSON value (Countdown: {"numbers": [...], "target": n})."""
     scorer: str
-    """Name of the scorer, one of `r1kit.rewards.accuracy.SCORERS`."""
+    """Name of the scorer, one of `r1kit.rewards.accuracy.SCORERS`, or a function of yours, as FILE.py:NAME."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The string under a field is its documentation and its `--help`. No torch here.
 """
 
 from r1kit.config.common import (
-    LORA_TARGETS,
+    ALL_LINEAR,
     Device,
     DType,
     LoraConfig,
@@ -27,7 +27,7 @@ from r1kit.config.supervised import DistillConfig, OnPolicyConfig, RewardModelCo
 
 __all__ = [
     "AlgoConfig", "ChatConfig", "ColumnsConfig", "DataConfig", "DType", "Device", "DistillConfig", "EndpointConfig",
-    "EvalConfig", "EvaluateConfig", "FilterConfig", "LORA_TARGETS",
+    "EvalConfig", "EvaluateConfig", "FilterConfig", "ALL_LINEAR",
     "LoraConfig", "MemoryConfig", "ModelShape", "OnPolicyConfig", "OptimConfig", "PreferencesConfig", "PretrainConfig",
     "PushConfig", "RLConfig", "ReadableConfig", "RejectConfig", "RewardConfig", "RewardModelConfig", "SFTConfig",
     "SamplerKind", "ScoreConfig", "TrackerName", "VllmConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,8 @@ class OptimConfig:
         )
 
 
-LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
-"""Every linear layer of a block, by its name in Hugging Face's models."""
+ALL_LINEAR = "all-linear"
+"""Of `LoraConfig.targets`, as in PEFT: every linear layer of the model but its head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,9 @@ class LoraConfig:
     """Rank of the adapters; 0 trains all weights, without adapters."""
     alpha: float = 32.0
     """Scale of the adapters, divided by the rank."""
-    targets: tuple[LoraTarget, ...] = LORA_TARGETS
-    """Linear layers with an adapter, by their names in Hugging Face's models: all of a block."""
+    targets: tuple[str, ...] = (ALL_LINEAR,)
+    """Linear layers with an adapter, by the last part of their names in Hugging Face's models, such as q_proj;
+    all-linear: all but the head."""
     adapter: str = ""
     """Adapter to start from: a folder with adapter_config.json, of r1kit or PEFT; its rank, alpha and targets hold."""
 
@@ -119,6 +120,9 @@ class VllmConfig:
     """A server that runs already, such as http://127.0.0.1:8000; empty: the run starts one and ends it."""
     python: str = ""
     """Python that has vLLM, for the server that the run starts; empty: this one."""
+    gpus: tuple[int, ...] = ()
+    """GPUs of the server that the run starts, numbered as this program sees them; empty: all. The learner is on 0.
+    `args` says how they are shared: data_parallel_size=7 is seven copies, tensor_parallel_size=2 one model on two."""
     memory: float = 0.5
     """Share of the GPU's memory that vLLM takes, weights and KV cache together; the learner needs the rest."""
     cache_gib: float = 0.0
@@ -152,10 +156,25 @@ class VllmConfig:
             require(value >= 0, f"--vllm.{name.replace('_', '-')} is {value}; give 0 or more")
         for argument in self.args:
             require("=" in argument, f"--vllm.args has {argument!r}; give NAME=VALUE, such as tensor_parallel_size=2")
+        self._check_gpus()
 
     @property
     def in_process(self) -> bool:
-        return self.mode == "in-process" and not self.url and not self.python
+        return self.mode == "in-process" and not self.url and not self.python and not self.gpus
+
+    def _check_gpus(self) -> None:
+        require(not (self.url and self.gpus), "--vllm.url is of a server that runs; leave out --vllm.gpus")
+        require(
+            len(set(self.gpus)) == len(self.gpus) and all(gpu >= 0 for gpu in self.gpus),
+            f"--vllm.gpus is {' '.join(map(str, self.gpus))}; give each GPU once, counted from 0",
+        )
+        names = ("data_parallel_size", "tensor_parallel_size", "pipeline_parallel_size")
+        used = math.prod(int(self.engine_args().get(name, 1)) for name in names)
+        require(
+            not self.gpus or used == len(self.gpus),
+            f"--vllm.gpus names {len(self.gpus)} GPUs and --vllm.args uses {used}; say how they are shared, with "
+            f"--vllm.args data_parallel_size={len(self.gpus)} (a copy of the model each) or tensor_parallel_size",
+        )
 
     def engine_args(self) -> dict[str, Any]:
         """`args` with their values: JSON where they are, else text."""

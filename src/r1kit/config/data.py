@@ -12,7 +12,7 @@ from r1kit.config.source import ColumnsConfig, FilterConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointConfig:
-    """An OpenAI-compatible server that rewrites or judges; without a URL, rules do it."""
+    """An OpenAI-compatible server that rewrites, judges or teaches; without a URL, rules and `model` do it."""
 
     url: str = ""
     """Base URL, such as https://api.deepseek.com/v1. Empty: no endpoint."""
@@ -21,9 +21,9 @@ class EndpointConfig:
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; the key itself is never written down."""
     temperature: float = 0.0
-    """Sampling temperature of the calls."""
+    """Sampling temperature of the calls (a teacher's: the stage's own)."""
     max_new_tokens: int = 4096
-    """Length cap of an answer, tokens."""
+    """Length cap of an answer, tokens (a teacher's: the stage's own)."""
     concurrency: int = 8
     """Calls in flight at a time."""
     requests_per_minute: int = 0
@@ -121,6 +121,8 @@ class RejectConfig:
     """The endpoint that rewrites."""
     judge: EndpointConfig = field(default_factory=EndpointConfig)
     """The endpoint that judges completions whose problem has no rule (R1 V2 B.3.3, Listing 4)."""
+    teacher: EndpointConfig = field(default_factory=EndpointConfig)
+    """An endpoint that is sampled instead of `model`, whose tokenizer then counts tokens and is all that is read."""
     general_data: tuple[str, ...] = ()
     """Non-reasoning data to join: `general` (the demo's), or conversations (a file, a folder, org/name)."""
     general_share: float = 0.22

@@ -17,8 +17,8 @@ class EvalConfig:
     model: str = ""
     """Model folder, run folder (its last checkpoint) or Hugging Face name."""
     tasks: tuple[str, ...] = ("countdown", "remainder")
-    """Tasks to score on: names of `r1kit.tasks`, `reasoning_gym:NAME`, or data sets (a file, a folder, gsm8k,
-    org/name)."""
+    """Tasks to score on: names of `r1kit.tasks`, Python files with `make_problem`, `reasoning_gym:NAME`, or data sets
+    (a file, a folder, gsm8k, org/name)."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     system_prompt: str = ""

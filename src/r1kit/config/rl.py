@@ -111,6 +111,10 @@ class RewardConfig:
     """Reward model of prompts with scorer `helpful`: a run folder of `r1kit reward-model`."""
     safety_model: str = ""
     """Reward model of prompts with scorer `safety`."""
+    function: str = ""
+    """A function of yours, as FILE.py:NAME: one more part of the reward (docs/your-reward.md)."""
+    function_weight: float = 1.0
+    """Weight of what the function returns."""
 
     def __post_init__(self) -> None:
         require(
@@ -123,6 +127,10 @@ class RewardConfig:
             self.length == "none" or self.length_max > 0,
             f"--reward.length is {self.length} and --reward.length-max is {self.length_max}; give its tokens",
         )
+        require(
+            not self.function or ".py:" in self.function,
+            f"--reward.function is {self.function!r}; give FILE.py:NAME, such as my_rewards.py:brief",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +142,8 @@ class RLConfig:
     model: str = "demo-base"
     """Base model: a folder, a Hugging Face name, or demo-base (shipped with r1kit)."""
     tasks: tuple[str, ...] = ("countdown", "remainder")
-    """Training tasks, mixed evenly: names of `r1kit.tasks`, `reasoning_gym:NAME`, or data sets (a file, gsm8k,
-    org/name)."""
+    """Training tasks, mixed evenly: names of `r1kit.tasks`, Python files with `make_problem`, `reasoning_gym:NAME`, or
+    data sets (a file, gsm8k, org/name)."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     system_prompt: str = ""

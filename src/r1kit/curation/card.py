@@ -55,6 +55,7 @@ def data_card(counts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     languages, general = counts["languages"], counts["general"]
     sampled = sum(numbers["sampled"] for numbers in counts["tasks"].values())
     short = general["wanted"] - general["joined"]
+    sampled_model = settings["teacher"]["model"] or settings["model"]
     return "\n".join(
         [
             "---",
@@ -67,13 +68,13 @@ def data_card(counts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             "# Fine-tuning data made by rejection sampling",
             "",
             f"{counts['rows']:,} conversations in `sft.jsonl`, made by `r1kit reject` from {sampled:,} completions of "
-            f"`{settings['model']}`: a row has `id`, `messages` (the last turn is to be learnt), `domain`, `language` "
+            f"`{sampled_model}`: a row has `id`, `messages` (the last turn is to be learnt), `domain`, `language` "
             "and `tokens`.",
             "",
             *_table(["domain", "samples", "avg rounds", "avg tokens"], _domain_cells(counts["domains"])),
             "",
-            "Tokens are those of the last turn, in the sampled model's tokenizer. The columns are those of R1 V2, "
-            "Table 5.",
+            f"Tokens are those of the last turn, in the tokenizer of `{settings['model']}`. The columns are those of "
+            "R1 V2, Table 5.",
             "",
             f"General data: {general['joined']:,} rows, {general['joined'] / max(counts['rows'], 1):.1%} of the whole"
             + (f"; {short:,} fewer than asked for, because there are no more." if short else "."),

@@ -52,6 +52,8 @@ DAPO = re.compile(
     r"\s*(.*?)\s*Remember to put your answer on its own line after \"Answer:\"\.\s*\Z",
     re.DOTALL,
 )
+NO_ANSWER = ("proof", "notfound", "not found", "not_found")
+"""What NuminaMath and its descendants write where there is nothing to compare with."""
 COUNTDOWN = (
     "Using the numbers {numbers}, create an equation that equals {target}. You can use basic arithmetic operations "
     "(+, -, *, /) and each number can only be used once."
@@ -67,7 +69,7 @@ class GivenProblem:
     messages: tuple[Message, ...]
     gold: Any
     scorer: str
-    """Empty: neither the row nor its layout says which."""
+    """Empty: neither the row nor a flag nor the layout says which."""
     own: bool
     """The row is in r1kit's own layout: what is wrong with it is its author's to mend. Rows of public sets that cannot
     be used are left out and counted."""
@@ -75,10 +77,11 @@ class GivenProblem:
     """The reference solution, where there is one."""
 
 
-def problem_of(where: str, row: Mapping[str, Any], *, mapped: bool = False) -> GivenProblem:
+def problem_of(where: str, row: Mapping[str, Any], *, mapped: bool = False, scorer: str = "") -> GivenProblem:
     """The problem in a row of any known layout. ValueError names where, the columns and what to do.
 
-    `mapped`: the columns got their names from flags, so the row is not in r1kit's own layout.
+    `mapped`: the columns got their names from flags, so the row is not in r1kit's own layout. `scorer`: of rows that
+    name none, in place of the layout's.
     """
     row = _lower(row)
     extra, reward = (
@@ -86,32 +89,34 @@ def problem_of(where: str, row: Mapping[str, Any], *, mapped: bool = False) -> G
     )
     truth = reward.get("ground_truth")
     solution = next((row[name] for name in ("solution", "answer") if isinstance(row.get(name), str)), "")
+    scorer = str(row.get("scorer") or scorer)
     if "quiz" in row and ("names" in row or "solution_text_format" in row):
-        return _knights(row)
+        return _knights(row, scorer or "knights")
     if "nums" in row and "target" in row:
         numbers = [int(number) for number in row["nums"]]
         text = COUNTDOWN.format(numbers=numbers, target=row["target"])
         gold = {"numbers": numbers, "target": int(row["target"])}
-        return GivenProblem((Message("user", text),), gold, "countdown", own=False)
+        return GivenProblem((Message("user", text),), gold, scorer or "countdown", own=False)
     if truth is not None:
         plain = next((one for one in (row.get("question"), row.get("problem"), extra.get("question")) if one), None)
         gold = truth[0] if isinstance(truth, list) and len(truth) == 1 else truth
         messages = _prompt(where, row["prompt"] if plain is None and "prompt" in row else plain)
-        return GivenProblem(messages, _plain(gold), str(row.get("scorer") or ""), own=False, solution=solution)
+        return GivenProblem(messages, _plain(gold), scorer, own=False, solution=solution)
     if "prompt" in row and "answer" in row:
         messages = _prompt(where, row["prompt"])
-        return GivenProblem(messages, row["answer"], str(row.get("scorer") or ""), own=not mapped)
+        return GivenProblem(messages, row["answer"], scorer, own=not mapped)
     question = next((name for name in ("prompt", *QUESTIONS) if name in row), None)
     answer = next((name for name in ANSWERS if name in row), None)
     if question is None or (answer is None and "solution" not in row):
         missing = "prompt" if question is None else "answer"
         raise ValueError(f"{where}: no field {missing!r} among {sorted(row)}; {PROBLEM_FORM}")
     messages = _prompt(where, row[question])
-    scorer = str(row.get("scorer") or "")
     value = row[answer] if answer else row["solution"]
     if isinstance(value, str) and (found := GSM8K_ANSWER.search(value)):
         return GivenProblem(messages, found[1].replace(",", ""), scorer or "number", own=False, solution=solution)
-    if answer is None:  # MATH: the gold is in the solution's box. DAPO's solution is the answer itself.
+    if isinstance(value, str) and value.strip().casefold() in NO_ANSWER:
+        value = ""
+    elif answer is None:  # MATH: the gold is in the solution's box. DAPO's solution is the answer itself.
         boxed = last_boxed(str(value))
         value = boxed if boxed is not None else value if len(str(value).split()) == 1 else ""
     return GivenProblem(messages, _plain(value), scorer, own=False, solution=solution)
@@ -120,12 +125,11 @@ def problem_of(where: str, row: Mapping[str, Any], *, mapped: bool = False) -> G
 def conversation_of(where: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
     """The conversation in a row of any known layout; its last message is the assistant's. ValueError as above."""
     row = _lower(row)
-    if "messages" in row or "conversations" in row:
-        field = "messages" if "messages" in row else "conversations"
+    question, reply = _given(row, "prompt", *QUESTIONS), _given(row, *REPLIES)
+    field = _given(row, "messages", "conversations")
+    if field and (row[field] is not None or not reply):
         messages = read_turns(where, field, row[field])
     else:
-        question = next((name for name in ("prompt", *QUESTIONS) if name in row), None)
-        reply = next((name for name in REPLIES if name in row), None)
         if question is None or reply is None:
             raise ValueError(f"{where}: found only {', '.join(sorted(row)) or 'no field'}; {CONVERSATION_FORM}")
         asked = row[question]
@@ -145,6 +149,19 @@ def conversation_of(where: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
     return messages
 
 
+def lacks_reply(row: Mapping[str, Any]) -> bool:
+    """Whether the columns with what the assistant says are there and null: public sets have such rows."""
+    row = _lower(row)
+    found = [row[name] for name in ("messages", "conversations", *REPLIES) if name in row]
+    return bool(found) and all(value is None for value in found)
+
+
+def _given(row: Mapping[str, Any], *names: str) -> str | None:
+    """The first of these columns that is not null; where all are, the first that is there."""
+    found = [name for name in names if name in row]
+    return next((name for name in found if row[name] is not None), found[0] if found else None)
+
+
 def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
     """Column names in lower case: AIME's are Problem and Answer."""
     return {name.lower(): value for name, value in row.items()}
@@ -161,14 +178,14 @@ def _prompt(where: str, prompt: Any) -> tuple[Message, ...]:
     return messages
 
 
-def _knights(row: Mapping[str, Any]) -> GivenProblem:
+def _knights(row: Mapping[str, Any], scorer: str) -> GivenProblem:
     if isinstance(row.get("names"), list) and isinstance(row.get("solution"), list):
         pairs = zip(row["names"], row["solution"], strict=True)
         gold = {str(name): "knight" if knight else "knave" for name, knight in pairs}
     else:
         gold = dict(ROLE_OF.findall(str(row.get("solution_text_format", ""))))
     text = KNIGHTS.format(quiz=row["quiz"], names=", ".join(gold))
-    return GivenProblem((Message("user", text),), gold, "knights", own=False)
+    return GivenProblem((Message("user", text),), gold, scorer, own=False)
 
 
 def _plain(gold: Any) -> Any:

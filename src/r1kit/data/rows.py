@@ -97,8 +97,9 @@ def renamed(where: str, fields: Fields, columns: ColumnsConfig) -> Fields:
                 f"{where}: no column {column!r} (--columns.{name}) among {', '.join(sorted(fields)) or 'none'}; "
                 f"give the name of one of them"
             )
-        made |= {other: None for other in SHADOWED.get(name, ()) if other in made} | {name: fields[column]}
-    return {name: value for name, value in made.items() if value is not None}
+        for other in SHADOWED.get(name, ()):
+            made.pop(other, None)
+    return made | {name: fields[column] for name, column in columns.names().items()}
 
 
 def is_source(spec: str) -> bool:
@@ -202,8 +203,17 @@ def _hub_parts(name: str, configuration: str, wanted: str, *, streaming: bool) -
             f"{name} is no file or folder here; to read it from the Hugging Face hub: pip install 'r1kit[data]'"
         ) from error
 
+    def unread(error: Exception) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"{name}: no such file, and no data set of that name could be read from the Hugging Face hub ({error}); "
+            f"check the name (org/name:config@split) and the network, or name a folder of copies with R1KIT_DATA"
+        )
+
     def read(split: str, names: Collection[str]) -> Iterator[tuple[str, Fields]]:
-        rows = datasets.load_dataset(name, configuration or None, split=split, streaming=streaming)
+        try:
+            rows = datasets.load_dataset(name, configuration or None, split=split, streaming=streaming)
+        except (OSError, ValueError) as error:
+            raise unread(error) from error
         present = [column for column in rows.column_names or () if column in names]
         for number, row in enumerate(rows.select_columns(present) if present else rows, start=1):
             yield f"{name}@{split}:{number}", dict(row)
@@ -211,10 +221,7 @@ def _hub_parts(name: str, configuration: str, wanted: str, *, streaming: bool) -
     try:
         splits = [wanted] if wanted else datasets.get_dataset_split_names(name, configuration or None)
     except (OSError, ValueError) as error:  # the hub's own errors derive from these
-        raise FileNotFoundError(
-            f"{name}: no such file, and no data set of that name could be read from the Hugging Face hub ({error}); "
-            f"check the name (org/name:config@split) and the network, or name a folder of copies with R1KIT_DATA"
-        ) from error
+        raise unread(error) from error
     return _as_parts([(f"{name}@{split}", _split_of(split), partial(read, split)) for split in splits], wanted)
 
 

@@ -6,9 +6,9 @@ What a field contradicts or what the decoders do not compute is named when the f
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -43,8 +43,9 @@ DEEPSEEK_NAMES = {
     "expert_mlp": "moe_intermediate_size",
     "dense_layers": "first_k_dense_replace",
 }
-NOT_SAVED = ("quantization_config", "auto_map", "_name_or_path")
-"""Fields that would be wrong in what is saved: its weights are not quantised, and no code lies beside it."""
+NOT_SAVED = ("quantization_config", "auto_map", "_name_or_path", "_from_model_config")
+"""Fields that would be wrong in what is saved: its weights are not quantised, no code lies beside it, and its
+generation config has end tokens of its own."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def config_json(config: DecoderConfig, dtype: torch.dtype, tokenizer: PreTrained
         saved = {field: value for field, value in config.source.items() if field not in NOT_SAVED}
         saved["torch_dtype" if "torch_dtype" in saved and "dtype" not in saved else "dtype"] = name
         if "eos_token_id" in saved:
-            saved["eos_token_id"] = _with_end(saved["eos_token_id"], tokenizer)
+            saved["eos_token_id"] = _with_ends(saved["eos_token_id"], _own_end(tokenizer))
         return saved
     assert isinstance(config, TransformerConfig)
     return {
@@ -229,13 +230,15 @@ def config_json(config: DecoderConfig, dtype: torch.dtype, tokenizer: PreTrained
     }
 
 
-def generation_json(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What to save as generation_config.json: the source's own, in which the tokenizer's end token ends, too."""
+def generation_json(
+    config: DecoderConfig, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int] = ()
+) -> dict[str, Any]:
+    """What to save as generation_config.json: the source's own, in which the tokenizer's end and `stops` end, too."""
     saved = {name: value for name, value in config.generation.items() if name not in NOT_SAVED}
     for name, value in _token_ids(tokenizer).items():
         own = config.source.get(name)
         saved.setdefault(name, value if own is None else own)
-    return saved | {"eos_token_id": _with_end(saved["eos_token_id"], tokenizer)}
+    return saved | {"eos_token_id": _with_ends(saved["eos_token_id"], [*_own_end(tokenizer), *stops])}
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -246,10 +249,12 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     }
 
 
-def _with_end(ids: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> int | list[int]:
-    """The source's end tokens; with the tokenizer's, which trained completions end with, where it is another one."""
-    end: Any = tokenizer.eos_token_id
-    if ids is None or ids == end:
-        return end
-    known = ids if isinstance(ids, list) else [ids]
-    return ids if end in known else [*known, end]
+def _own_end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return [cast(int, tokenizer.eos_token_id)]
+
+
+def _with_ends(ids: int | list[int] | None, ends: Sequence[int]) -> int | list[int]:
+    """The source's end tokens and those of `ends` that are not among them: an id where there is one, else a list."""
+    known = ids if isinstance(ids, list) else [] if ids is None else [ids]
+    every = [*known, *dict.fromkeys(end for end in ends if end not in known)]
+    return ids if ids is not None and every == known else every if len(every) > 1 else every[0]

@@ -121,6 +121,18 @@ def load_generic(folder: Path, reason: str, dtype: torch.dtype, device: torch.de
     return model
 
 
+def generic_to_hf(model: GenericModel) -> dict[str, Tensor]:
+    """The weights under transformers' names, tied ones once, without buffers."""
+    buffers = {name for name, _ in model.hf.named_buffers()}
+    weights: dict[str, Tensor] = {}
+    seen = set[int]()
+    for name, tensor in model.hf.state_dict().items():
+        if name not in buffers and tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            weights[name] = tensor
+    return weights
+
+
 @torch.no_grad()
 def _check_logits(model: GenericModel, folder: Path) -> None:
     """ValueError unless the model's logits are hidden states times the head: losses are computed from these two."""

@@ -7,6 +7,7 @@ shard into the model's own memory. A folder keeps its config.json; what was read
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from r1kit.model.config_json import block_size, config_json, generation_json, read_config, read_json, unsupported
 from r1kit.model.deepseek_v3 import DeepseekConfig, DeepseekV3, deepseek_to_hf
-from r1kit.model.generic import GenericModel, load_generic
+from r1kit.model.generic import GenericModel, generic_to_hf, load_generic
 from r1kit.model.shards import locate, read_weights, write_weights
 from r1kit.model.transformer import Block, Decoder, Stack, Transformer
 
@@ -52,8 +53,11 @@ def model_folder(name: str | Path) -> Path:
         ) from error
 
 
-def to_hf(model: Stack) -> dict[str, Tensor]:
-    """The weights under Hugging Face's names (views, no copy)."""
+def to_hf(model: Decoder) -> dict[str, Tensor]:
+    """The weights under Hugging Face's names, tied ones once: views, no copy; with adapters, merged."""
+    if isinstance(model, GenericModel):
+        return generic_to_hf(model)
+    assert isinstance(model, Stack)
     weights = {"model.embed_tokens.weight": model.embed.weight, "model.norm.weight": model.norm.weight}
     if model.head is not None:
         weights["lm_head.weight"] = model.head.weight
@@ -153,22 +157,28 @@ def _check_tied(model: Stack, places: dict[str, Path], device: torch.device | st
 
 
 def save_model(
-    model: Decoder, tokenizer: PreTrainedTokenizerBase, folder: Path, *, max_shard_size: int | str = "5GB"
+    model: Decoder,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    stops: Sequence[int] = (),
+    max_shard_size: int | str = "5GB",
 ) -> None:
     """Write the weights, config.json, generation_config.json, the tokenizer and its chat template into `folder`.
 
-    What the model's own config files say is kept. Above `max_shard_size` the weights are cut into shards.
+    What the model's own config files say is kept. `stops` are the tokens that its completions were trained to end with:
+    generation_config.json lists them, so that transformers and vLLM stop there too. Above `max_shard_size` the weights
+    are cut into shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, GenericModel):
         model.hf.save_pretrained(folder, max_shard_size=max_shard_size)
     else:
-        assert isinstance(model, Stack)
         kept = model.kept if isinstance(model, DeepseekV3) else {}
         write_weights(to_hf(model) | kept, folder, max_shard_size)
     config = config_json(model.config, model.embed.weight.dtype, tokenizer)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    generation = generation_json(model.config, tokenizer)
+    generation = generation_json(model.config, tokenizer, stops)
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
     # transformers writes down how a tokenizer was opened as if that were a property of it.

@@ -24,7 +24,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder, as tokenizer.json has it; nothing is added to its vocabulary.
 
     Where it names no end or padding token, the model's own config, or a token that it has, stands in. ValueError when
-    nothing says which token ends a text.
+    nothing says which token ends a text, and when there are tokens that the model has no embedding for.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -36,6 +36,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     # transformers 5 overlooks this field where the class does not ask for it, as DeepSeek's does.
     if complete and _read(Path(folder) / "tokenizer_config.json").get("add_bos_token") and tokenizer.bos_token:
         tokenizer.add_bos_token = True
+    _check_rows(tokenizer, Path(folder))
     ends = _ends_in(Path(folder))
     if tokenizer.eos_token_id is None:
         named = [token for token in tokenizer.convert_ids_to_tokens(list(ends)) if token is not None]
@@ -66,6 +67,18 @@ def begin_text(tokenizer: PreTrainedTokenizerBase) -> str:
     """
     added = cast("list[int]", tokenizer("")["input_ids"])[:1]
     return str(tokenizer.bos_token) if added and added[0] == tokenizer.bos_token_id else ""
+
+
+def _check_rows(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """ValueError when ids go beyond the rows that config.json gives the embedding."""
+    config = _read(folder / "config.json")
+    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    last = max(tokenizer.get_vocab().values())
+    if rows is not None and last >= rows:
+        raise ValueError(
+            f"{folder}: the tokenizer has ids up to {last}, the model's embedding {rows} rows; take the model's own "
+            f"tokenizer, or add rows first with transformers' resize_token_embeddings"
+        )
 
 
 def _ends_in(folder: Path) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Presets: complete configs by name, as Python. `r1kit presets` prints them; every field is also a flag.
 
 algos.py has GRPO and its variants, paper.py the DeepSeek-R1 paper's settings with their sources, demo.py what runs on
-two CPU cores, models.py what to start from on one GPU.
+two CPU cores, models.py what to start from on one GPU or a node.
 """
 
 from __future__ import annotations

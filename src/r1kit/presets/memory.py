@@ -1,14 +1,15 @@
 """What a run takes of a GPU, reckoned from the model's published shape: what the presets of models.py are made by.
 
-One process on one GPU, computing in bf16. Parts are added up for the two phases of a step, sampling and the update; the
-larger one counts. `benchmarks/reckoned.py` compares them with CUDA's own count.
+One learner on one GPU, computing in bf16. Parts are added up for the two phases of a step, sampling and the update; the
+larger one counts. `benchmarks/reckoned.py` compares them with CUDA's own count. Where vLLM has GPUs of its own, what it
+fills these with is its own decision; its weights and the keys and values of all its rows are reckoned.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from r1kit.config import LoraConfig, MemoryConfig, RejectConfig, RLConfig, SFTConfig
+from r1kit.config import ALL_LINEAR, LoraConfig, MemoryConfig, RejectConfig, RLConfig, SFTConfig
 
 GIB = 2**30
 HEAD_CHUNK = 4096  # completion tokens whose logits exist at a time (training/learner.py)
@@ -52,7 +53,8 @@ class Shape:
 
     def adapter_parameters(self, lora: LoraConfig) -> int:
         """A and B of every adapted layer."""
-        return self.layers * sum(lora.rank * sum(self.linear[name]) for name in lora.targets)
+        targets = self.linear if lora.targets == (ALL_LINEAR,) else lora.targets
+        return self.layers * sum(lora.rank * sum(self.linear[name]) for name in targets)
 
     def cache_bytes(self, tokens: int) -> int:
         """Keys and values of so many tokens, bf16."""
@@ -76,10 +78,12 @@ class Need:
     """Gradients, activations of a micro-batch, logits."""
     cpu: int
     """In the machine's memory, besides what any process takes."""
+    vllm: int = 0
+    """On each of vLLM's own GPUs, where it has a copy of the model."""
 
     @property
     def gpu(self) -> int:
-        """The larger phase, with what CUDA and the allocator's fragments take."""
+        """Of the learner or the local sampler: the larger phase, with what CUDA and the allocator's fragments take."""
         return int((self.standing + max(self.sampling, self.update)) * (1 + SPARE) + RESERVE)
 
     def fits(self, card_gib: float) -> bool:
@@ -89,12 +93,12 @@ class Need:
 def reckon(cfg: RLConfig | SFTConfig | RejectConfig, shape: Shape, longest_prompt: int = 512) -> Need:
     """What the run takes. `longest_prompt` in tokens, where the config's filter does not bound it.
 
-    ValueError for a sampler other than the local one: vLLM takes the share of the GPU that it is given.
+    ValueError where vLLM has no GPUs of its own, or several for one model: it takes the share that it is given.
     """
-    if not isinstance(cfg, SFTConfig) and cfg.sampler != "local":
-        raise ValueError(f"sampler {cfg.sampler}: only the local sampler's memory is reckoned")
     prompt = cfg.filter.max_prompt_tokens or longest_prompt
     weights = 2 * shape.parameters
+    if not isinstance(cfg, SFTConfig) and cfg.sampler == "vllm":
+        return _beside_vllm(cfg, shape, longest_prompt)
     if isinstance(cfg, RejectConfig):
         sampling = _sampling(shape, cfg.rows, cfg.num_samples, prompt, cfg.max_new_tokens)
         return Need(weights, sampling, 0, 0)
@@ -109,6 +113,19 @@ def reckon(cfg: RLConfig | SFTConfig | RejectConfig, shape: Shape, longest_promp
     tokens = max(cfg.tokens_per_microbatch, longest)  # a sequence is never split
     update = gradients + _pass(shape, tokens, cfg.memory, all_weights=not cfg.lora.on)
     return Need(weights + standing, sampling, update, cpu)
+
+
+def _beside_vllm(cfg: RLConfig | RejectConfig, shape: Shape, longest_prompt: int) -> Need:
+    """As if the learner sampled nothing. The weights' file and its copy are in CPU memory at a hand-over."""
+    training = isinstance(cfg, RLConfig)
+    if cfg.vllm.engine_args().get("data_parallel_size") != len(cfg.vllm.gpus) or (training and 0 in cfg.vllm.gpus):
+        raise ValueError("sampler vllm: only a copy of the model on each of vLLM's own GPUs is reckoned")
+    prompt, weights = cfg.filter.max_prompt_tokens or longest_prompt, 2 * shape.parameters
+    sampler = weights + shape.cache_bytes(cfg.rows * (prompt + cfg.max_new_tokens))
+    if not training:
+        return Need(0, 0, 0, 0, sampler)
+    alone = reckon(replace(cfg, sampler="local", eval_every=0), shape, longest_prompt)
+    return replace(alone, sampling=0, cpu=alone.cpu + 2 * weights, vllm=sampler)
 
 
 def _trained(shape: Shape, lora: LoraConfig, memory: MemoryConfig, *, with_reference: bool) -> tuple[int, int, int]:

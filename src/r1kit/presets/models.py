@@ -1,7 +1,8 @@
 """Presets to start from: R1-Zero, and R1's cold start and reasoning RL, for the base models that people have.
 
-One process on one GPU: of 80 GB, and with adapters of 24 GB. What each takes is reckoned from the model's published
-shape (memory.py) and is in its description. The values are ours; docs/presets.md has the reasons.
+For one GPU of 80 GB, one of 24 GB (adapters), and a node of eight of 80 GB: the learner on one, vLLM on seven. What
+each takes is reckoned from the model's published shape (memory.py) and is in its description. The values are ours;
+docs/presets.md has the reasons.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from r1kit.config import (
     RewardConfig,
     RLConfig,
     SFTConfig,
+    VllmConfig,
 )
 from r1kit.presets.algos import grpo
 from r1kit.presets.memory import GIB, Need, Shape, reckon
@@ -39,11 +41,14 @@ class BaseModel:
     template: str
     """Of fine-tuning: the base's own, where it has one."""
     max_new_tokens: int
+    """On one 80 GB GPU; on a node twice as many, where the context allows it."""
     rows: int
     """Completions decoded at a time on 80 GB."""
     rows_24: int
     """The same on 24 GB."""
     max_new_tokens_24: int = 1024
+    context: int = 32_768
+    """Positions, at least."""
 
 
 _QWEN = {"tied": True, "qkv_bias": True, "vocab": 151_936}
@@ -69,12 +74,13 @@ MODELS: dict[str, BaseModel] = {
     "qwen2.5-7b": BaseModel(
         "Qwen/Qwen2.5-7B", _QWEN_7B, task="math", template="chat", max_new_tokens=2048, rows=128, rows_24=24
     ),
-    # Their context is 4,096 tokens.
     "qwen2.5-math-1.5b": BaseModel(
-        "Qwen/Qwen2.5-Math-1.5B", _QWEN_1_5B, task="math", template="chat", max_new_tokens=3072, rows=256, rows_24=128
+        "Qwen/Qwen2.5-Math-1.5B", _QWEN_1_5B, task="math", template="chat", max_new_tokens=3072, rows=256, rows_24=128,
+        context=4096,
     ),
     "qwen2.5-math-7b": BaseModel(
-        "Qwen/Qwen2.5-Math-7B", _QWEN_7B, task="math", template="chat", max_new_tokens=3072, rows=128, rows_24=24
+        "Qwen/Qwen2.5-Math-7B", _QWEN_7B, task="math", template="chat", max_new_tokens=3072, rows=128, rows_24=24,
+        context=4096,
     ),
     # Llama's bases have no chat template.
     "llama-3.2-1b": BaseModel(
@@ -99,30 +105,45 @@ STUDENT_SHAPES: dict[str, Shape] = {
     ),
 }
 """Of the paper's students (paper.py)."""
-CARDS = {80: "", 24: "-lora-24gb"}
-"""Memory of the GPU in GiB -> the end of the presets' names."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a preset is for."""
+
+    end: str
+    """Of the presets' names."""
+    card: int
+    """Memory of a GPU, GiB."""
+    gpus: int = 1
+
+
+MACHINES = (Machine("", 80), Machine("-lora-24gb", 24), Machine("-node", 80, gpus=8))
 OFFLOADED = 6e9
 """From so many weights on, AdamW's state is in CPU memory: with it, 16 bytes a weight do not fit on 80 GB."""
+VLLM_SHARE = 0.85
+"""Of each GPU that vLLM has for itself."""
 
 
-def rl_zero(name: str, card: int) -> RLConfig:
+def rl_zero(name: str, machine: Machine) -> RLConfig:
     """R1-Zero of a model of MODELS: its base, the paper's template, right answers and their form (R1 section 2.2)."""
-    base = MODELS[name]
-    longest = base.max_new_tokens if card == 80 else base.max_new_tokens_24
-    rows = base.rows if card == 80 else base.rows_24
-    return RLConfig(
-        run=Path(f"runs/r1-zero-{name}{CARDS[card]}"),
+    base, lora, node = MODELS[name], machine.card == 24, machine.gpus > 1
+    longest = base.max_new_tokens_24 if lora else base.max_new_tokens
+    longest = min(2 * longest, base.context - 2 * PROMPT) if node else longest
+    rows = base.rows_24 if lora else base.rows
+    cfg = RLConfig(
+        run=Path(f"runs/r1-zero-{name}{machine.end}"),
         model=base.hub,
         tasks=(base.task,),
         filter=FilterConfig(max_prompt_tokens=PROMPT),
         template="r1-zero",
         steps=400,
-        problems_per_step=32 if card == 80 else 16,
+        problems_per_step=16 if lora else 32,
         group_size=8,
         max_new_tokens=longest,
-        optim=OptimConfig(lr=1e-6 if card == 80 else 1e-5, warmup_steps=10),
-        lora=LoraConfig(rank=0 if card == 80 else 32, alpha=64.0),
-        memory=MemoryConfig(gradient_checkpointing=True, offload_optimizer=_offloaded(base, card)),
+        optim=OptimConfig(lr=1e-5 if lora else 1e-6, warmup_steps=10),
+        lora=LoraConfig(rank=32 if lora else 0, alpha=64.0),
+        memory=MemoryConfig(gradient_checkpointing=True, offload_optimizer=_offloaded(base, machine)),
         # No KL term, so no reference policy in memory and no pass through it, as in DAPO and Dr. GRPO.
         algo=replace(grpo(), kl_coef=0.0, reference_every=0),
         reward=RewardConfig(format="r1-zero"),
@@ -132,16 +153,32 @@ def rl_zero(name: str, card: int) -> RLConfig:
         eval_every=50,
         save_every=50,
         keep_checkpoints=1,
-        tokens_per_microbatch=16_384 if card == 80 else 8192 if base.shape.parameters < OFFLOADED else PROMPT + longest,
+        tokens_per_microbatch=(PROMPT + longest if base.shape.parameters > OFFLOADED else 8192) if lora else 16_384,
         rows=rows,
+    )
+    if not node:
+        return cfg
+    # A batch as the paper's, 32 x 16. A copy of the model gets five groups of them at most.
+    rows = -(-cfg.problems_per_step // (machine.gpus - 1)) * 16
+    return replace(cfg, group_size=16, rows=rows, sampler="vllm", vllm=_vllm(range(1, machine.gpus), longest))
+
+
+def _vllm(gpus: range, longest: int) -> VllmConfig:
+    """A copy of the model on each GPU. Evaluations have prompts of any length: there is room for twice PROMPT."""
+    return VllmConfig(
+        mode="server",
+        gpus=tuple(gpus),
+        args=(f"data_parallel_size={len(gpus)}",),
+        memory=VLLM_SHARE,
+        max_len=2 * PROMPT + longest,
     )
 
 
-def reject_cold_start_of(name: str, card: int) -> RejectConfig:
+def reject_cold_start_of(name: str, machine: Machine) -> RejectConfig:
     """The cold start's data from R1-Zero's right and readable completions; `--rewrite endpoint` is the paper's way."""
-    zero = rl_zero(name, card)
-    return RejectConfig(
-        run=Path(f"runs/cold-start-{name}{CARDS[card]}"),
+    zero = rl_zero(name, machine)
+    cfg = RejectConfig(
+        run=Path(f"runs/cold-start-{name}{machine.end}"),
         model=str(zero.run),
         tasks=zero.tasks,
         filter=zero.filter,
@@ -152,21 +189,26 @@ def reject_cold_start_of(name: str, card: int) -> RejectConfig:
         general_share=0.0,
         rows=zero.rows,
     )
+    if machine.gpus == 1:
+        return cfg
+    return replace(cfg, sampler="vllm", vllm=_vllm(range(machine.gpus), zero.max_new_tokens))
 
 
-def sft_dev1(name: str, card: int) -> SFTConfig:
-    """Dev1: the base on the cold start's data; epochs and rate are R1's (V2 B.4.2), the batch is for thousands."""
-    base, zero = MODELS[name], rl_zero(name, card)
-    longest = PROMPT + zero.max_new_tokens
+def sft_dev1(name: str, machine: Machine) -> SFTConfig:
+    """Dev1: the base on the cold start's data; epochs and rate are R1's (V2 B.4.2), the batch is for thousands.
+
+    One process, on a node too, where the other GPUs have nothing to do.
+    """
+    base, zero = MODELS[name], rl_zero(name, machine)
     return SFTConfig(
-        run=Path(f"runs/r1-dev1-{name}{CARDS[card]}"),
+        run=Path(f"runs/r1-dev1-{name}{machine.end}"),
         model=base.hub,
-        data=(str(reject_cold_start_of(name, card).run),),
+        data=(str(reject_cold_start_of(name, machine).run),),
         template=base.template,
         epochs=2,
         batch_size=32,
-        max_tokens=longest,
-        optim=OptimConfig(lr=1e-5 if card == 80 else 1e-4, schedule="cosine", final_lr_fraction=0.1),
+        max_tokens=PROMPT + zero.max_new_tokens,
+        optim=OptimConfig(lr=1e-4 if zero.lora.on else 1e-5, schedule="cosine", final_lr_fraction=0.1),
         lora=zero.lora,
         memory=zero.memory,
         eval=replace(zero.eval, tasks=zero.tasks),
@@ -175,12 +217,12 @@ def sft_dev1(name: str, card: int) -> SFTConfig:
     )
 
 
-def rl_dev2(name: str, card: int) -> RLConfig:
+def rl_dev2(name: str, machine: Machine) -> RLConfig:
     """Dev2: reasoning RL from Dev1, with the reward for one language (V2 section 3.2.1)."""
     return replace(
-        rl_zero(name, card),
-        run=Path(f"runs/r1-dev2-{name}{CARDS[card]}"),
-        model=str(sft_dev1(name, card).run),
+        rl_zero(name, machine),
+        run=Path(f"runs/r1-dev2-{name}{machine.end}"),
+        model=str(sft_dev1(name, machine).run),
         template=MODELS[name].template,
         reward=RewardConfig(format="r1", language_weight=1.0),
     )
@@ -209,29 +251,40 @@ def student_hardware(name: str) -> str:
     return "more than one GPU holds, and a run has one process"
 
 
-def _offloaded(base: BaseModel, card: int) -> bool:
-    return card == 80 and base.shape.parameters > OFFLOADED
+def _offloaded(base: BaseModel, machine: Machine) -> bool:
+    return machine.card == 80 and base.shape.parameters > OFFLOADED
 
 
-def _described(what: str, name: str, card: int, cfg: RLConfig | SFTConfig | RejectConfig) -> str:
+def _described(what: str, name: str, machine: Machine, cfg: RLConfig | SFTConfig | RejectConfig) -> str:
     takes = need(name, cfg)
     cpu = f", {takes.cpu / GIB:.0f} GB of CPU memory" if takes.cpu else ""
     adapters = " by adapters" if not isinstance(cfg, RejectConfig) and cfg.lora.on else ""
-    return f"{what} {MODELS[name].hub}{adapters}; one {card} GB GPU ({takes.gpu / GIB:.0f} reckoned){cpu}"
+    where = f"one {machine.card} GB GPU ({takes.gpu / GIB:.0f} reckoned)"
+    if takes.vllm:
+        copies = len(cfg.vllm.gpus) if not isinstance(cfg, SFTConfig) else 0
+        learner = f"the learner on one ({takes.gpu / GIB:.0f} reckoned), " if takes.standing else ""
+        where = (
+            f"{machine.gpus} x {machine.card} GB: {learner}vLLM on {copies} ({takes.vllm / GIB:.0f} for weights and KV "
+            f"cache)"
+        )
+    return f"{what} {MODELS[name].hub}{adapters}; {where}{cpu}"
 
 
-_EACH = [(name, card) for card in CARDS for name in MODELS]
+_EACH = [(name, machine) for machine in MACHINES for name in MODELS]
+
+
 MODEL_RL: dict[str, tuple[str, RLConfig]] = {
-    **{f"r1-zero-{n}{CARDS[c]}": (_described("R1-Zero of", n, c, rl_zero(n, c)), rl_zero(n, c)) for n, c in _EACH},
-    **{f"r1-dev2-{n}{CARDS[c]}": (_described("Dev1 to Dev2 of", n, c, rl_dev2(n, c)), rl_dev2(n, c)) for n, c in _EACH},
+    f"{stage}-{n}{m.end}": (_described(what, n, m, make(n, m)), make(n, m))
+    for stage, what, make in (("r1-zero", "R1-Zero of", rl_zero), ("r1-dev2", "Dev1 to Dev2 of", rl_dev2))
+    for n, m in _EACH
 }
 MODEL_SFT: dict[str, tuple[str, SFTConfig]] = {
-    f"r1-dev1-{n}{CARDS[c]}": (_described("cold start of", n, c, sft_dev1(n, c)), sft_dev1(n, c)) for n, c in _EACH
+    f"r1-dev1-{n}{m.end}": (_described("cold start of", n, m, sft_dev1(n, m)), sft_dev1(n, m)) for n, m in _EACH
 }
 MODEL_REJECT: dict[str, tuple[str, RejectConfig]] = {
-    f"cold-start-{n}{CARDS[c]}": (
-        _described("cold-start data from R1-Zero of", n, c, reject_cold_start_of(n, c)),
-        reject_cold_start_of(n, c),
+    f"cold-start-{n}{m.end}": (
+        _described("cold-start data from R1-Zero of", n, m, reject_cold_start_of(n, m)),
+        reject_cold_start_of(n, m),
     )
-    for n, c in _EACH
+    for n, m in _EACH
 }

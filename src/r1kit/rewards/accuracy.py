@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from r1kit.rewards import countdown
 from r1kit.rewards.general import judge_response
+from r1kit.rewards.own import is_own, judge_own, own_function
 from r1kit.types import Verdict
 
 Scorer = Literal[
@@ -39,21 +40,25 @@ class Judgement(NamedTuple):
     extracted: str
     """The answer that was judged, in a canonical form where the scorer has one: equal answers vote together."""
     share: float | None = None
-    """Share of the tests that passed, from the scorer code."""
+    """Share of the tests that passed, from the scorer code; what a function of yours returned."""
 
 
 def score_answer(
-    scorer: str, answer: str | None, gold: Any, *, free: bool = False, unsafe_code: bool = False
+    scorer: str, answer: str | None, gold: Any, *, free: bool = False, unsafe_code: bool = False, prompt: str = ""
 ) -> Judgement:
     """Judge `answer` (the content of the answer tag; None when there is none) against `gold`.
 
     For WHOLE_RESPONSE it is the response after the thought; a general prompt is undecided unless its gold has rules.
     With `free` it is a response without tags, and the scorer finds the final answer in it. Model-written code runs in
-    a sandbox; `unsafe_code` runs it without.
+    a sandbox; `unsafe_code` runs it without. For a function of yours (FILE.py:NAME) `answer` is the whole completion,
+    `prompt` what was asked, and what the function raises comes through.
 
     ValueError when `scorer` is not one of SCORERS; ModuleNotFoundError and SandboxUnavailable say what to install.
     """
     check_scorer(scorer)
+    if is_own(scorer):
+        verdict, reason, extracted, number = judge_own(scorer, prompt, answer or "", gold)
+        return Judgement(verdict, reason[:MAX_REASON_CHARS], extracted[:MAX_EXTRACTED_CHARS], number)
     if fault := gold_fault(scorer, gold):
         return Judgement("undecided", f"gold {fault}"[:MAX_REASON_CHARS], "")
     if scorer in PREFERENCE_SCORERS:
@@ -70,9 +75,11 @@ def score_answer(
 
 
 def check_scorer(scorer: str) -> None:
-    """ValueError when there is no such scorer."""
-    if scorer not in SCORERS:
-        raise ValueError(f"scorer {scorer!r} does not exist; scorers are {', '.join(SCORERS)}")
+    """ValueError when there is no such scorer, FileNotFoundError when there is no such file of yours."""
+    if is_own(scorer):
+        own_function(scorer)
+    elif scorer not in SCORERS:
+        raise ValueError(f"scorer {scorer!r} does not exist; scorers are {', '.join(SCORERS)}, or FILE.py:NAME")
 
 
 def free_answer(response: str) -> str | None:
@@ -139,6 +146,8 @@ def has_rules(gold: Any) -> bool:
 
 def gold_fault(scorer: str, gold: Any) -> str:
     """What keeps `scorer` from using `gold`, as "is ..., give ..."; empty when nothing does."""
+    if is_own(scorer):
+        return ""
     match scorer:
         case "number":
             if isinstance(gold, bool) or not isinstance(gold, (str, int, float)) or read_number(str(gold)) is None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from r1kit.config import RewardConfig
 from r1kit.rewards.accuracy import ANY_FORM, Judgement, check_scorer, score_answer
+from r1kit.rewards.own import absolute, is_own
 from r1kit.rewards.reward import FREE, score_completion, score_text
 from r1kit.rewards.start import start_worker
 from r1kit.rewards.worker import OUT_OF_MEMORY
@@ -95,7 +96,10 @@ class VerdictPool:
         free = cfg.format == "free"
         return self._each(
             [
-                (_is_local(problem.scorer, free), functools.partial(self.score, problem, text, cfg, length))
+                (
+                    _is_local(problem.scorer, free) and not cfg.function,
+                    functools.partial(self.score, problem, text, cfg, length),
+                )
                 for (problem, text), length in zip(pairs, lengths, strict=True)
             ]
         )
@@ -106,7 +110,7 @@ class VerdictPool:
         return self._each(
             [
                 (
-                    _is_local(problem.scorer, free),
+                    _is_local(problem.scorer, free) and not cfg.function,
                     functools.partial(score_completion, problem, completion, prefill, cfg, self.judge),
                 )
                 for problem, completion, prefill in items
@@ -120,18 +124,27 @@ class VerdictPool:
         return await asyncio.wrap_future(self._submit(functools.partial(self.score, problem, text, cfg, num_tokens)))
 
     def judge(
-        self, scorer: str, answer: str | None, gold: Any, *, free: bool = False, unsafe_code: bool = False
+        self,
+        scorer: str,
+        answer: str | None,
+        gold: Any,
+        *,
+        free: bool = False,
+        unsafe_code: bool = False,
+        prompt: str = "",
     ) -> Judgement:
         """`score_answer` within the limits."""
         check_scorer(scorer)
-        if scorer == "code" or not answer or (_is_local(scorer, free) and len(answer) <= MAX_LOCAL_CHARS):
+        local = scorer == "code" or not answer or (_is_local(scorer, free) and len(answer) <= MAX_LOCAL_CHARS)
+        if local and not is_own(scorer):
             return score_answer(scorer, answer, gold, free=free, unsafe_code=unsafe_code)
         try:
             json.dumps(gold)
         except (TypeError, ValueError, RecursionError) as error:
             fault = f"gold is no JSON ({str(error)[:200]}); give texts, numbers, lists or objects"
             return Judgement("undecided", fault, "")
-        request = {"scorer": scorer, "answer": answer, "gold": gold, "free": free}
+        scorer = absolute(scorer) if is_own(scorer) else scorer
+        request = {"scorer": scorer, "answer": answer, "gold": gold, "free": free, "prompt": prompt}
         with self._slots:
             return self._ask(request)
 

@@ -1,4 +1,4 @@
-"""Reward = the weighted sum of accuracy, format, language consistency, preference, repetition and length.
+"""Reward = the weighted sum of accuracy, format, language, preference, repetition, length and a function of yours.
 
 R1-Zero: `Reward_rule = Reward_acc + Reward_format`, equal weights (R1 section 2.2). R1: V2 eq. 7-10. This file is the
 policy; verdicts come from a judge, in this process (`score_answer`) or in a VerdictPool's workers.
@@ -14,6 +14,7 @@ from r1kit.rewards.accuracy import PREFERENCE_SCORERS, WHOLE_RESPONSE, Judgement
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.language import language_consistency, prompt_language
 from r1kit.rewards.length import cosine_length
+from r1kit.rewards.own import is_own
 from r1kit.rewards.repetition import repetition_penalty
 from r1kit.types import Completion, Problem, Score
 
@@ -51,9 +52,19 @@ def score_text(
         answer = parsed.response
     elif answer is None and cfg.format == "free":
         answer, free = parsed.response, True
-    judged = judge(problem.scorer, answer, problem.gold, free=free, unsafe_code=cfg.unsafe_code)
-    parts = {} if general else {"accuracy": _accuracy(judged, cfg)}
-    reason = judged.reason
+    if is_own(problem.scorer):
+        judged = _by_function(problem.scorer, problem, text, judge)
+    else:
+        judged = judge(problem.scorer, answer, problem.gold, free=free, unsafe_code=cfg.unsafe_code)
+    reason, own = judged.reason, None
+    if cfg.function and cfg.function_weight:
+        own = _by_function(cfg.function, problem, text, judge)
+        reason = f"{reason}; {own.reason}"
+        if own.verdict == "undecided":  # the reward is not whole, so it must not look like one
+            judged = judged._replace(verdict="undecided")
+    parts = {} if general else {"accuracy": _accuracy(problem, judged, cfg)}
+    if own is not None:
+        parts["function"] = own.share or 0.0
     if cfg.format != "free":
         parts["format"] = float(parsed.format_ok)
         reason = f"{reason}; format: {parsed.reason or 'ok'}"
@@ -66,7 +77,15 @@ def score_text(
     return Score(weighted(parts, cfg), judged.verdict, reason, judged.extracted, parts)
 
 
-def _accuracy(judged: Judgement, cfg: RewardConfig) -> float:
+def _by_function(spec: str, problem: Problem, text: str, judge: Judge) -> Judgement:
+    """What a function of yours says of the whole completion."""
+    asked = problem.messages[-1].content if problem.messages else ""
+    return judge(spec, text, problem.gold, prompt=asked)
+
+
+def _accuracy(problem: Problem, judged: Judgement, cfg: RewardConfig) -> float:
+    if is_own(problem.scorer) and judged.verdict != "undecided":
+        return judged.share or 0.0
     if cfg.code_share and judged.verdict == "wrong" and judged.share is not None:
         return judged.share
     return float(judged.verdict == "right")
@@ -99,6 +118,7 @@ def weighted(parts: dict[str, float], cfg: RewardConfig) -> float:
         "preference": cfg.preference_weight,
         "repetition": cfg.repetition_weight,
         "length": cfg.length_weight,
+        "function": cfg.function_weight,
     }
     return sum(weights[name] * value for name, value in parts.items())
 

@@ -18,6 +18,7 @@ import sys
 from typing import Any
 
 from r1kit.rewards.accuracy import MAX_REASON_CHARS, score_answer
+from r1kit.rewards.own import is_own, own_function
 from r1kit.sandbox import frames
 
 OUT_OF_MEMORY = 77
@@ -72,6 +73,9 @@ def load(scorer: str, loaded: set[str]) -> None:
     """Import what `scorer` needs, so that no verdict is charged for it; if that fails, the verdict says so."""
     if scorer in loaded:
         return
+    if is_own(scorer):
+        with contextlib.suppress(Exception):  # a file of the user's may raise anything
+            own_function(scorer)
     with contextlib.suppress(ImportError):
         match scorer:
             case "math":
@@ -86,7 +90,10 @@ def load(scorer: str, loaded: set[str]) -> None:
 def judged(request: dict[str, Any], memory_mb: int) -> dict[str, Any]:
     scorer = request["scorer"]
     try:
-        return {"judgement": list(score_answer(scorer, request["answer"], request["gold"], free=request["free"]))}
+        judgement = score_answer(
+            scorer, request["answer"], request["gold"], free=request["free"], prompt=request["prompt"]
+        )
+        return {"judgement": list(judgement)}
     except ModuleNotFoundError as error:
         return {"missing": str(error)}
     except MemoryError:

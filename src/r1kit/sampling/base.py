@@ -7,16 +7,15 @@ from typing import Any, Protocol
 
 from r1kit.types import Completion, Metrics, Prompt, SamplingParams
 
+OnProgress = Callable[[int, int], None]
+"""Called with how many are finished, and of how many."""
+
 
 class Sampler(Protocol):
     """Generates completions with the weights it was last given."""
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        params: SamplingParams,
-        n: int,
-        on_progress: Callable[[int, int], None] | None = None,
+        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, on_progress: OnProgress | None = None
     ) -> list[list[Completion]]:
         """`n` completions for every prompt, in the order of `prompts`.
 

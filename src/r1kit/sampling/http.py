@@ -21,13 +21,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from r1kit.config import EndpointConfig
 from r1kit.run import write_text_atomic
+from r1kit.sampling.base import OnProgress
 from r1kit.sampling.totals import Totals
 from r1kit.types import Completion, FinishReason, Message, SamplingParams
 
@@ -92,7 +93,7 @@ class Endpoint:
     def chat(
         self,
         conversations: Sequence[Sequence[Message]],
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
         *,
         params: SamplingParams | None = None,
     ) -> list[Reply]:
@@ -267,7 +268,7 @@ class HttpSampler:
         conversations: Sequence[Sequence[Message]],
         params: SamplingParams,
         n: int,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> list[list[Completion]]:
         """`n` completions for every conversation, in their order; a failed one has `finish_reason="error"`.
 

@@ -11,7 +11,7 @@ Shapes: B active rows, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from r1kit.model.generic import GenericModel
 from r1kit.model.transformer import Decoder, Stack
+from r1kit.sampling.base import OnProgress
 from r1kit.sampling.draw import draw
 from r1kit.sampling.kv_cache import KVCache, RecordingAttention
 from r1kit.sampling.padded import generate_padded
@@ -75,11 +76,7 @@ class LocalSampler:
 
     @torch.no_grad()  # not inference_mode: the RoPE table made here serves training too
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        params: SamplingParams,
-        n: int,
-        on_progress: Callable[[int, int], None] | None = None,
+        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, on_progress: OnProgress | None = None
     ) -> list[list[Completion]]:
         assert self.model is not None, "load_weights comes first"
         if not prompts:
@@ -132,7 +129,7 @@ class LocalSampler:
         prompts: Sequence[Prompt],
         params: SamplingParams,
         n: int,
-        on_progress: Callable[[int, int], None] | None,
+        on_progress: OnProgress | None,
     ) -> list[list[Completion]]:
         """Batches of at most `rows` completions, one after the other."""
         todo = [(prompt, sample) for prompt in prompts for sample in range(n)]

@@ -4,7 +4,7 @@ Four things must agree before a completion is made: the bits that arrived, the w
 log-probs of a fixed text, and, before and after every rollout, the version. The log-probs of sampled tokens are vLLM's
 own; the loss weighs their difference to the learner's (`--algo.truncated-is`). docs/vllm.md has the details.
 
-Shapes: T tokens of the probe, V vocabulary.
+Shapes: T tokens of the probe, V vocabulary, R replicas.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from r1kit.config import VllmConfig
-from r1kit.model.generic import GenericModel
 from r1kit.model.hf import to_hf
-from r1kit.model.transformer import Decoder, PackedAttention, Stack
+from r1kit.model.transformer import Decoder, PackedAttention
+from r1kit.sampling.base import OnProgress
 from r1kit.sampling.vllm_engine import Engine, InProcess, Piece, check_vllm, engine_arguments
 from r1kit.sampling.vllm_server import Server, ServerProcess
-from r1kit.sampling.vllm_worker import Fingerprint, export_tensor, gpu_of
+from r1kit.sampling.vllm_worker import Fingerprint, export_tensor, gpu_of, stale
 from r1kit.types import Completion, FinishReason, Metrics, Prompt, SamplingParams
 
 if TYPE_CHECKING:
@@ -59,11 +59,7 @@ class VllmSampler:
             )
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        params: SamplingParams,
-        n: int,
-        on_progress: Callable[[int, int], None] | None = None,
+        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, on_progress: OnProgress | None = None
     ) -> list[list[Completion]]:
         """As in `Sampler`. With top-p or top-k vLLM's log-probs are of the distribution that these have cut, which the
         learner cannot compare: `sampler_logprobs` is then empty. RuntimeError when vLLM has other weights by now."""
@@ -94,7 +90,8 @@ class VllmSampler:
         device = next(iter(weights.values())).device
         handed = str(Fingerprint(weights.values()))
         with self._offered(weights, device, version) as offer:
-            replies = self._engine.call("r1kit_load", version, offer)
+            proof = [handed] if self._engine.replicas > 1 else []
+            replies = self._engine.call("r1kit_load", version, offer, *proof)
         for reply, before in zip(replies, self._resident or [""] * len(replies), strict=True):
             self._check_reply(reply, version, handed, before)
         if not self._engine.clear_cache():
@@ -114,27 +111,20 @@ class VllmSampler:
         """`before` is the fingerprint of this worker's model at the hand-over before this one."""
         if "error" in reply:
             raise RuntimeError(f"policy version {version}: vLLM could not load the weights: {reply['error']}")
-        if reply["received"] != handed or reply["version"] != version:
-            raise RuntimeError(
-                f"policy version {version}: vLLM read other weights than the learner handed over (fingerprint "
-                f"{reply['received']} of version {reply['version']}, not {handed}); sampling would be stale"
-            )
-        resident = reply["resident"]
-        as_they_came = bool(before) and before == self._handed
-        unchanged = bool(resident) and resident == before and handed != self._handed
-        if unchanged or (as_they_came and resident != handed):
-            raise RuntimeError(
-                f"policy version {version}: vLLM read the new weights but computes with older ones (fingerprint of its "
-                f"model {resident}, of the weights {handed}); sampling would be stale"
-            )
+        fault = stale(reply["received"], reply["resident"], handed, (self._handed, before))
+        if reply["version"] != version:
+            fault = f"vLLM says that it has version {reply['version']}"
+        if fault:
+            raise RuntimeError(f"policy version {version}: {fault}; sampling would be stale")
 
     def _probe(self, source: Decoder, version: int) -> float:
         """Compare the log-probs of a fixed text: what vLLM computes with, and not only what it stores."""
         tokens = self._tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         assert isinstance(tokens, list)
-        learner = text_logprobs(source, tokens)
-        sampler = torch.tensor(self._engine.score(tokens), dtype=torch.float64)
-        difference = (sampler - learner).abs().mean().item()
+        learner_T = text_logprobs(source, tokens)
+        scored = [self._engine.score(tokens, replica) for replica in range(self._engine.replicas)]
+        difference_RT = (torch.tensor(scored, dtype=torch.float64) - learner_T).abs()
+        difference = difference_RT.mean(-1).max().item()  # NaN if any is
         tolerance = self._cfg.tolerance or TOLERANCE[self.state["dtype"]]
         if not difference <= tolerance:  # NaN is no agreement
             raise RuntimeError(
@@ -156,7 +146,8 @@ class VllmSampler:
     @contextmanager
     def _offered(self, weights: Mapping[str, Tensor], device: torch.device, version: int) -> Iterator[dict[str, Any]]:
         """What tells vLLM's workers where the weights are, valid while this is open."""
-        if choose_transfer(self._cfg, self.state, device) == "ipc":
+        state = {**self.state, "workers": self.state["workers"] * self._engine.replicas}
+        if choose_transfer(self._cfg, state, device) == "ipc":
             held = {name: tensor.contiguous() for name, tensor in weights.items()}
             torch.cuda.synchronize(device)
             try:
@@ -216,10 +207,6 @@ def open_vllm(
 
 def named_weights(model: Decoder) -> dict[str, Tensor]:
     """The weights under the names of the model's own files, tied ones once; with adapters, merged."""
-    if isinstance(model, GenericModel):
-        once = dict(model.hf.named_parameters())  # leaves out the second name of a tied weight
-        return {name: tensor.detach() for name, tensor in once.items()}
-    assert isinstance(model, Stack)
     return {name: tensor.detach() for name, tensor in to_hf(model).items()}
 
 

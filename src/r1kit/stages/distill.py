@@ -89,6 +89,7 @@ def on_policy(cfg: DistillConfig) -> None:
     learner = DistillationLearner(
         model, teacher, tokenizer, student.optim, temperature=cfg.on_policy.temperature, memory=student.memory,
         adapters=add_adapters(model, student.lora, seed=student.seed, base=student.model),
+        stops=stop_tokens(student.template, tokenizer),
     )  # fmt: skip
     sampler = LocalSampler(tokenizer, rows=student.eval.rows)
     with Run.open(student.run, run_config(cfg), "distill") as run, Progress(steps, "distill") as progress:
@@ -158,7 +159,7 @@ def check_on_policy(cfg: DistillConfig) -> list[ProblemSet]:
 
 
 def require_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, cfg: DistillConfig) -> None:
-    """ValueError unless every token has the same id in both, and both end a completion with the same one."""
+    """ValueError unless every token has the same id in both, and the student stops wherever the teacher ends."""
     mine, theirs = student.get_vocab(), teacher.get_vocab()
     differing = sorted(
         (token for token in mine.keys() | theirs.keys() if mine.get(token) != theirs.get(token)),
@@ -171,12 +172,17 @@ def require_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTok
             f"{len(differing):,} tokens of the student {cfg.sft.model} and the teacher {cfg.teacher} have different "
             f"ids, such as {examples}; on-policy distillation compares them token by token: {way_out}"
         )
-    if student.eos_token_id != teacher.eos_token_id:
+    stops, ends = stop_tokens(cfg.sft.template, student), stop_tokens(cfg.sft.template, teacher)
+    if foreign := [end for end in ends if end not in stops]:
         raise ValueError(
-            f"the student {cfg.sft.model} ends with {student.eos_token!r}, the teacher {cfg.teacher} with "
-            f"{teacher.eos_token!r}, so the student would learn never to end; set the same eos_token in both "
-            f"tokenizer_config.json, or {way_out}"
+            f"the teacher {cfg.teacher} ends with {_written(foreign, teacher)}, the student {cfg.sft.model} stops at "
+            f"{_written(stops, student)} only, so it would learn to go on after its end; list the teacher's under "
+            f"eos_token_id in the student's generation_config.json, or {way_out}"
         )
+
+
+def _written(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    return ", ".join(repr(text) for text in tokenizer.convert_ids_to_tokens(list(tokens)))
 
 
 def sample_student(

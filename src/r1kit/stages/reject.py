@@ -13,7 +13,9 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -30,12 +32,13 @@ from r1kit.model.tokenizer import load_tokenizer
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.judge import judge_correctness
 from r1kit.run import Progress, Run, write_json_atomic, write_text_atomic
+from r1kit.sampling.base import Sampler
 from r1kit.sampling.choose import check_sampler, open_sampler
-from r1kit.sampling.http import Endpoint
+from r1kit.sampling.http import Endpoint, HttpSampler
 from r1kit.tasks import load_problems
 from r1kit.training.models import resolve_model
-from r1kit.training.rollout import sample_groups
-from r1kit.types import Problem, SamplingParams, Verdict
+from r1kit.training.rollout import Group, sample_groups, sample_teacher
+from r1kit.types import Metrics, Problem, SamplingParams, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +60,8 @@ def main(cfg: RejectConfig) -> Path:
     if (cfg.run / DATA).exists():
         with Run.open(cfg.run, to_dict(cfg), "reject") as run:
             return run.folder / DATA
-    check_sampler(cfg)
+    if not cfg.teacher.url:
+        check_sampler(cfg)
     reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
     problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
     problems = [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
@@ -71,10 +75,8 @@ def main(cfg: RejectConfig) -> Path:
         if not rows:
             raise ValueError(nothing_left(tally, cfg))
         wanted = num_general(len(rows), cfg.general_share) if general else 0
-        joined = join_general(
-            general, wanted,
-            seed=cfg.seed, lead=leading_space(cfg.template), num_tokens=partial(count_tokens, tokenizer),
-        )  # fmt: skip
+        lead = "" if cfg.teacher.url else leading_space(cfg.template)
+        joined = join_general(general, wanted, seed=cfg.seed, lead=lead, num_tokens=partial(count_tokens, tokenizer))
         rows += joined
         random.Random(f"reject/{cfg.seed}/order").shuffle(rows)
         counts = data_counts(rows, tally, wanted=wanted, joined=len(joined)) | ({"calls": calls} if calls else {})
@@ -109,25 +111,21 @@ def sample_batches(batches: Sequence[Sequence[Problem]], cfg: RejectConfig, run:
         return
     model = resolve_model(cfg.model)
     tokenizer = load_tokenizer(model)
-    params = SamplingParams(cfg.temperature, cfg.top_p, 0, cfg.max_new_tokens, stop_tokens(cfg.template, tokenizer))
     endpoints = open_endpoints(cfg, run.folder)
     selection = Selection(
         cfg.readable, cfg.keep_per_problem, partial(count_tokens, tokenizer),
         make_judge(endpoints.get("judge"), progress), make_rewriter(cfg, endpoints.get("rewriter"), progress),
     )  # fmt: skip
-    with open_sampler(cfg, tokenizer, model, handed=False) as sampler:
+    teacher = HttpSampler(endpoints["teacher"]) if "teacher" in endpoints else None
+    with open_sampler(cfg, tokenizer, model, handed=False) if teacher is None else nullcontext(teacher) as sampler:
         for number in range(done, len(batches)):
-            groups, metrics = sample_groups(
-                sampler, tokenizer, batches[number], params, cfg.num_samples,
-                template=cfg.template, seed=f"reject/{cfg.seed}", reward=RewardConfig(),
-                on_progress=partial(progress.status, "sample"),
-            )  # fmt: skip
-            prefills = [render_prompt(cfg.template, problem.messages, tokenizer).prefill for problem in batches[number]]
-            start, tally = time.perf_counter(), Tally()
             before = {name: endpoint.totals for name, endpoint in endpoints.items()}
+            groups, prefills, metrics = sample(
+                sampler, tokenizer, batches[number], cfg, partial(progress.status, "sample")
+            )
+            start, tally = time.perf_counter(), Tally()
             rows = curate(groups, prefills, selection, tally)
             metrics |= {
-                "length/mean": fmean(len(sample.completion.tokens) for group in groups for sample in group),
                 "seconds/curate": time.perf_counter() - start,
                 **{f"reject/{stage}": float(tally.total(stage)) for stage in ("sampled", "right", "readable", "kept")},
             }
@@ -140,9 +138,31 @@ def sample_batches(batches: Sequence[Sequence[Problem]], cfg: RejectConfig, run:
             release_memory()
 
 
+def sample(
+    sampler: Sampler | HttpSampler, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], cfg: RejectConfig,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[Group], list[str], Metrics]:  # fmt: skip
+    """Scored completions of each problem, the tail of its prompt that belongs to them, and how long it took."""
+    params = SamplingParams(cfg.temperature, cfg.top_p, 0, cfg.max_new_tokens)
+    if isinstance(sampler, HttpSampler):
+        groups, metrics = sample_teacher(
+            sampler, problems, params, cfg.num_samples, reward=RewardConfig(), on_progress=on_progress
+        )
+        failures = [one.completion.error for group in groups for one in group if one.completion.error]
+        stop_when_all_failed("teacher", cfg.teacher.url, failures, len(problems) * cfg.num_samples)
+        return groups, [""] * len(problems), metrics
+    groups, metrics = sample_groups(
+        sampler, tokenizer, problems, replace(params, stop_tokens=stop_tokens(cfg.template, tokenizer)),
+        cfg.num_samples, template=cfg.template, seed=f"reject/{cfg.seed}", reward=RewardConfig(),
+        on_progress=on_progress,
+    )  # fmt: skip
+    metrics["length/mean"] = fmean(len(one.completion.tokens) for group in groups for one in group)
+    return groups, [render_prompt(cfg.template, problem.messages, tokenizer).prefill for problem in problems], metrics
+
+
 def open_endpoints(cfg: RejectConfig, folder: Path) -> dict[str, Endpoint]:
-    """ "judge" and "rewriter": those that are used."""
-    used = {"judge": cfg.judge} if cfg.judge.url else {}
+    """ "teacher", "judge" and "rewriter": those that are used."""
+    used = {name: settings for name, settings in (("teacher", cfg.teacher), ("judge", cfg.judge)) if settings.url}
     used |= {"rewriter": cfg.rewriter} if cfg.rewrite == "endpoint" else {}
     return {name: Endpoint(settings, folder / "cache" / name) for name, settings in used.items()}
 

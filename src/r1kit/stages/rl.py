@@ -31,7 +31,7 @@ from r1kit.allocator import release_memory
 from r1kit.config import AlgoConfig, EvalConfig, RLConfig, to_dict
 from r1kit.model.chat import stop_tokens
 from r1kit.model.lora import add_adapters
-from r1kit.rewards.accuracy import PREFERENCE_SCORERS
+from r1kit.rewards.accuracy import PREFERENCE_SCORERS, check_scorer
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.language import language_consistency
 from r1kit.rewards.length import overlong_penalty
@@ -57,6 +57,8 @@ def main(cfg: RLConfig) -> None:
     """Train, evaluating and saving on the way. Run again with the same config, it resumes."""
     check_sampler(cfg)
     check_trackers(cfg.track)
+    if cfg.reward.function:
+        check_scorer(cfg.reward.function)
     reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
     problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
     general_sets = [reading(task, "train", cfg.seed) for task in cfg.general_tasks]
@@ -69,6 +71,7 @@ def main(cfg: RLConfig) -> None:
     learner = LocalLearner(
         model, tokenizer, cfg.optim, temperature=cfg.temperature, with_reference=cfg.algo.kl_coef > 0,
         memory=cfg.memory, adapters=add_adapters(model, cfg.lora, seed=cfg.seed, base=cfg.model),
+        stops=stop_tokens(cfg.template, tokenizer),
     )  # fmt: skip
     hub.reserve(cfg.push_to_hub)
     with (
@@ -236,7 +239,7 @@ def rollout_metrics(groups: Sequence[Group], seconds: Metrics) -> Metrics:
     equal = 1 - informative_groups(rewards_of(groups)).float().mean().item()
     parts = {
         f"reward/{part}": fmean(values)
-        for part in ("accuracy", "format", "language", "preference", "repetition", "length")
+        for part in ("accuracy", "format", "language", "preference", "repetition", "length", "function")
         if (values := [sample.score.parts[part] for sample in samples if part in sample.score.parts])
     }
     ruled = [group for group in groups if group[0].problem.scorer not in PREFERENCE_SCORERS]

@@ -24,6 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from r1kit.config import RewardConfig, ScoreConfig
 from r1kit.jsonl import json_rows
 from r1kit.rewards import SCORERS, VerdictPool
+from r1kit.rewards.accuracy import check_scorer
+from r1kit.rewards.own import is_own
 from r1kit.tasks import load_problems, task_names
 from r1kit.types import Problem, Score
 
@@ -114,7 +116,8 @@ def _check_sandbox(cfg: ScoreConfig) -> None:
 
 def scorer_of(task: str) -> str:
     """The scorer that `task` is, or whose problems have it. ValueError when there is no such name."""
-    if task in SCORERS:
+    if task in SCORERS or is_own(task):
+        check_scorer(task)
         return task
     if task.startswith("reasoning_gym:"):
         return "reasoning_gym"

@@ -22,6 +22,7 @@ from r1kit.algo.schedule import learning_rate
 from r1kit.allocator import release_memory
 from r1kit.config import EvalConfig, SFTConfig, to_dict
 from r1kit.curation.pairs import is_heldout, prompt_key
+from r1kit.model.chat import stop_tokens
 from r1kit.model.lora import add_adapters
 from r1kit.run import Progress, Run
 from r1kit.sampling.local import LocalSampler
@@ -62,7 +63,8 @@ def main(cfg: SFTConfig) -> None:
     data = preparing(conversations, tokenizer, cfg.template, longest)
     heldout = preparing(held_out, tokenizer, cfg.template, longest) if held_out else None
     adapters = add_adapters(model, cfg.lora, seed=cfg.seed, base=cfg.model)
-    learner = LocalLearner(model, tokenizer, cfg.optim, memory=cfg.memory, adapters=adapters)
+    stops = stop_tokens(cfg.template, tokenizer)
+    learner = LocalLearner(model, tokenizer, cfg.optim, memory=cfg.memory, adapters=adapters, stops=stops)
     sampler = LocalSampler(tokenizer, rows=cfg.eval.rows)
     epoch_steps = steps_per_epoch(len(data.rendered), cfg.batch_size)
     steps = cfg.epochs * epoch_steps

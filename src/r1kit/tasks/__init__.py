@@ -1,9 +1,9 @@
 """Tasks: where problems come from. This folder is the registry: a module here with `make_problem(rng)` is a task.
 
-`load_problems("countdown", "train", seed=0)` gives a ProblemSet; so do `reasoning_gym:NAME` and data sets: a file or a
-folder, a set known by name (gsm8k), a name on the Hugging Face hub (org/name). Where a set has no split of its own,
-whether a problem is for training or held out depends on its content alone, so the two never overlap, whatever the
-seeds.
+`load_problems("countdown", "train", seed=0)` gives a ProblemSet; so do a Python file with `make_problem`,
+`reasoning_gym:NAME` and data sets: a file or a folder, a set known by name (gsm8k), a name on the Hugging Face hub
+(org/name). Where a set has no split of its own, whether a problem is for training or held out depends on its content
+alone, so the two never overlap, whatever the seeds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pkgutil
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 from r1kit.config.source import ColumnsConfig, FilterConfig
@@ -62,8 +63,9 @@ def load_problems(
 ) -> ProblemSet:
     """The problems of one split of a task.
 
-    `spec` is a task's name (`task_names()`), `reasoning_gym:NAME` (`reasoning_gym:chain_sum?min_terms=2`), or a data
-    set (`r1kit.data.rows`), which `columns` and `filters` are for. `system_prompt` is put before prompts without one.
+    `spec` is a task's name (`task_names()`), a Python file with `make_problem(rng)`, `reasoning_gym:NAME`
+    (`reasoning_gym:chain_sum?min_terms=2`), or a data set (`r1kit.data.rows`), which `columns` and `filters` are for.
+    `system_prompt` is put before prompts without one.
     ValueError for an unknown name or a bad option or row, FileNotFoundError for a missing file.
     """
     if spec.startswith("reasoning_gym:"):
@@ -73,6 +75,13 @@ def load_problems(
     if spec in task_names():
         make_problem = importlib.import_module(f"r1kit.tasks.{spec}").make_problem
         return GeneratedProblems(spec, split, seed, _with_system(make_problem, system_prompt))
+    if spec.endswith(".py"):
+        from r1kit.rewards.own import function_of
+
+        if not Path(spec).is_file():
+            raise FileNotFoundError(f"{spec}: no such file; give a Python file with make_problem(rng)")
+        make_problem = function_of(spec, "make_problem")
+        return GeneratedProblems(spec, split, seed, _with_system(make_problem, system_prompt))
     from r1kit.data.known import KNOWN
     from r1kit.data.rows import is_source
 
@@ -81,8 +90,8 @@ def load_problems(
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(
             f"no task {spec!r}{hint}; give one of {', '.join(task_names())}, a data set known by name "
-            f"({', '.join(KNOWN)}), reasoning_gym:NAME, a file (.jsonl, .json, .parquet, .csv, .tsv), a folder with a "
-            f"/ in its name, or a name on the Hugging Face hub (org/name)"
+            f"({', '.join(KNOWN)}), reasoning_gym:NAME, a file (.py, .jsonl, .json, .parquet, .csv, .tsv), a folder "
+            f"with a / in its name, or a name on the Hugging Face hub (org/name)"
         )
     from r1kit.tasks.dataset import read_problems
 

@@ -19,7 +19,7 @@ from r1kit.data.filters import Evaluated, Seen, Tally
 from r1kit.data.known import KNOWN
 from r1kit.data.layouts import PROBLEM_COLUMNS, problem_of
 from r1kit.data.rows import SUFFIXES, Row, is_source, read_rows, stamp
-from r1kit.rewards.accuracy import SCORERS, gold_fault
+from r1kit.rewards.accuracy import check_scorer, gold_fault
 from r1kit.tasks import Split, is_heldout
 from r1kit.types import Problem
 
@@ -54,6 +54,8 @@ def read_problems(
         item.problem for item in items if (item.split or ("heldout" if is_heldout(item.key) else "train")) == split
     )
     if not problems:
+        if split == "train" and (known := KNOWN.get(spec.partition("@")[0])) and not known.train:
+            raise ValueError(f"{spec}: {known.about}; take another set for training")
         other = "train" if split == "heldout" else "heldout"
         raise ValueError(
             f'{spec}: none of its {len(items)} problems is in the {split} split; add "split": "{split}" to the '
@@ -127,10 +129,12 @@ def task_name(spec: str) -> str:
 
 def _item(row: Row, columns: ColumnsConfig, task: str) -> tuple[_Item, str]:
     """The problem of a row, and why it cannot be used (only for layouts of public sets)."""
-    given = problem_of(row.where, row.fields, mapped=bool(columns.names()))
-    scorer = given.scorer or columns.scorer or "math"
-    if scorer not in SCORERS:
-        raise ValueError(f"{row.where}: scorer {scorer!r} does not exist; scorers are {', '.join(SCORERS)}")
+    given = problem_of(row.where, row.fields, mapped=bool(columns.names()), scorer=columns.scorer)
+    scorer = given.scorer or "math"
+    try:
+        check_scorer(scorer)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{row.where}: {error}") from error
     by_row = row.fields.get("split") if given.own else None
     if by_row not in (None, "train", "heldout"):
         raise ValueError(f'{row.where}: split is {by_row!r}; give "train" or "heldout", or leave it out')

@@ -20,6 +20,8 @@ from r1kit.run import write_json_atomic
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
+LEARNER = "learner.pt"
+"""What only going on with the run needs: the optimizer's state, many times as large as the model."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,19 @@ def checkpoint_steps(run_folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read one checkpoint. Raises ValueError with the reason if a file is missing or does not match its hash."""
+def load_checkpoint(folder: Path, *, model_only: bool = False) -> Checkpoint:
+    """Read one checkpoint. Raises ValueError with the reason if a file is missing or does not match its hash.
+
+    With `model_only` the learner's file is not looked at, and may have been deleted to save space.
+    """
     manifest = _read_json(folder / MANIFEST)
     try:
         step, files = int(manifest["step"]), dict(manifest["files"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{MANIFEST} has no step and files") from error
     for name, expected in files.items():
+        if model_only and name == LEARNER:
+            continue
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{name} is missing")
@@ -95,8 +102,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(step=step, folder=folder, state=_read_json(folder / STATE))
 
 
-def latest_checkpoint(run_folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None if there is none yet.
+def latest_checkpoint(run_folder: Path, *, model_only: bool = False) -> Checkpoint | None:
+    """The newest checkpoint that is whole (`model_only`: but for the learner's file); None if there is none yet.
 
     A damaged one is named on stderr with the reason, and the one before it is tried. Raises ValueError if all are
     damaged: starting from nothing would overwrite the run.
@@ -105,7 +112,7 @@ def latest_checkpoint(run_folder: Path) -> Checkpoint | None:
     for step in reversed(checkpoint_steps(run_folder)):
         folder = run_folder / "checkpoints" / f"step-{step:06d}"
         try:
-            checkpoint = load_checkpoint(folder)
+            checkpoint = load_checkpoint(folder, model_only=model_only)
             if checkpoint.step != step:
                 raise ValueError(f"{MANIFEST} says step {checkpoint.step}")
             return checkpoint
@@ -132,12 +139,12 @@ def find_model(path: str | Path) -> Path:
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
         if (folder / MANIFEST).exists():
             try:
-                load_checkpoint(folder)
+                load_checkpoint(folder, model_only=True)
             except ValueError as error:
                 raise ValueError(f"checkpoint {folder} is damaged: {error}; use another one") from error
         return folder
     if (folder / "checkpoints").is_dir():
-        checkpoint = latest_checkpoint(folder)
+        checkpoint = latest_checkpoint(folder, model_only=True)
         if checkpoint is None:
             raise FileNotFoundError(f"{folder} has no checkpoint yet; wait for the first one, or run it on")
         return checkpoint.folder

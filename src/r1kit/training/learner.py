@@ -21,6 +21,7 @@ from r1kit.model.hf import load_model, save_model
 from r1kit.model.lora import Adapters
 from r1kit.model.transformer import Decoder, PackedAttention
 from r1kit.training.base import Loss
+from r1kit.training.checkpoint import LEARNER
 from r1kit.training.memory import WaitingModel, checkpoint_blocks, make_optimizer, offload_device, waits
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def completion_logprobs(model: Decoder, batch: Batch, temperature: float) -> tup
 class LocalLearner:
     """`Learner` in this process, on one device. With bf16 compute, gradients and updates are kept in fp32.
 
-    With `adapters` (of this model), they alone are trained, and the reference is the model with those that it had.
+    With `adapters` (of this model), they alone are trained, and the reference is the model with those that it had. A
+    saved model ends its completions with `stops`, besides its own end tokens.
     """
 
     def __init__(
@@ -98,9 +100,11 @@ class LocalLearner:
         with_reference: bool = False,
         memory: MemoryConfig = ALL_IN_PLACE,
         adapters: Adapters | None = None,
+        stops: Sequence[int] = (),
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.stops = stops
         self.temperature = temperature
         self.grad_clip = optim.grad_clip
         self.adapters = adapters
@@ -191,7 +195,7 @@ class LocalLearner:
     def save(self, folder: Path) -> None:
         """A model folder and learner.pt; with adapters, the model is the merged one, and adapter/ has PEFT's files."""
         with nullcontext() if self.adapters is None else self.adapters.merged():
-            save_model(self.model, self.tokenizer, folder)
+            save_model(self.model, self.tokenizer, folder, stops=self.stops)
         if self.adapters is not None:
             self.adapters.save(folder / ADAPTER)
         state = {
@@ -200,11 +204,11 @@ class LocalLearner:
             "reference": None if self.reference is None else [w.detach() for w in self._reference_weights()],
             "base": self._base_checksum(),
         }
-        torch.save(state, folder / "learner.pt")
+        torch.save(state, folder / LEARNER)
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
+        state = torch.load(folder / LEARNER, map_location="cpu", weights_only=True)
         if (state["masters"] is not None) != self.mixed:
             saved_in, now = ("fp32", "bf16") if self.mixed else ("bf16", "fp32")
             raise ValueError(
@@ -219,7 +223,7 @@ class LocalLearner:
 
     def _load_weights(self, folder: Path, state: dict[str, Any]) -> None:
         if self.adapters is None:
-            _copy(self.params, list(load_model(folder, self.params[0].dtype, self.device).parameters()))
+            _copy(self.params, list(self._saved_model(folder).parameters()))
             return
         if state["base"] != self._base_checksum():
             raise ValueError(
@@ -227,6 +231,10 @@ class LocalLearner:
                 f"--dtype that the run was begun with, or use another --run"
             )
         self.adapters.load(folder / ADAPTER)
+
+    def _saved_model(self, folder: Path) -> Decoder:
+        """A model as `model`, with the weights that `save` wrote."""
+        return load_model(folder, self.params[0].dtype, self.device)
 
     def _base_checksum(self) -> list[int] | None:
         """A number for each of the frozen weights, that another base would not have; None where all are trained."""

@@ -24,18 +24,8 @@ def resolve_model(name: str) -> Path:
 
 
 def open_model(name: str, device: Device, dtype: DType) -> tuple[Decoder, PreTrainedTokenizerBase]:
-    """The model and the tokenizer of a name, on its device and in its compute type.
-
-    ValueError when the tokenizer has tokens that the model has no embedding for.
-    """
+    """The model and the tokenizer of a name, on its device and in its compute type."""
     folder = resolve_model(name)
     tokenizer = load_tokenizer(folder)
     where = resolve_device(device)
-    model = load_model(folder, resolve_dtype(dtype, where), where)
-    last = max(tokenizer.get_vocab().values())
-    if last >= model.config.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has ids up to {last}, the model's embedding {model.config.vocab_size} rows; "
-            f"take the model's own tokenizer, or add rows first with transformers' resize_token_embeddings"
-        )
-    return model, tokenizer
+    return load_model(folder, resolve_dtype(dtype, where), where), tokenizer

@@ -6,7 +6,6 @@ reads the response without its thought, `safety` all of the completion. Shapes: 
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import statistics
@@ -90,20 +89,8 @@ class RewardModelLearner(LocalLearner):
         super().save(folder)
         save_head(self.model, folder)
 
-    @torch.no_grad()
-    def load(self, folder: Path) -> None:
-        state = torch.load(folder / "learner.pt", map_location=self.device, weights_only=True)
-        if (state["masters"] is not None) != self.mixed:
-            saved_in, now = ("fp32", "bf16") if self.mixed else ("bf16", "fp32")
-            raise ValueError(
-                f"{folder} was saved computing in {saved_in}, this run computes in {now}: --dtype {saved_in}"
-            )
-        saved = _load(folder, self.params[0].dtype, self.device)
-        sources = [list(saved.parameters()), state["masters"] or list(saved.parameters())]
-        for targets, values in zip((self.params, self.masters), sources, strict=True):
-            for target, value in zip(targets, values, strict=True):
-                target.copy_(value)
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+    def _saved_model(self, folder: Path) -> RewardModel:
+        return _load(folder, self.params[0].dtype, self.device)
 
 
 def save_head(model: RewardModel, folder: Path) -> None:

@@ -14,6 +14,7 @@ from r1kit.rewards.code import shared_sandbox
 from r1kit.rewards.pool import shared_pool
 from r1kit.rewards.reward import with_preference
 from r1kit.sampling.base import Sampler
+from r1kit.sampling.http import HttpSampler
 from r1kit.sampling.random import seed_from
 from r1kit.types import Metrics, Problem, Prompt, Sample, SamplingParams
 
@@ -69,6 +70,27 @@ def sample_groups(
     ]
     if preference is not None and reward.preference_weight:
         groups = with_preferences(groups, rendered, preference, reward)
+    return groups, {"seconds/sample": sampled - start, "seconds/score": time.perf_counter() - sampled}
+
+
+def sample_teacher(
+    teacher: HttpSampler,
+    problems: Sequence[Problem],
+    params: SamplingParams,
+    group_size: int,
+    *,
+    reward: RewardConfig,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Group], Metrics]:
+    """As `sample_groups`, of a teacher behind an endpoint: it gets the problems' messages and renders them itself, so
+    its samples have no tokens and its completions no prefill."""
+    start = time.perf_counter()
+    completions = teacher.complete([problem.messages for problem in problems], params, group_size, on_progress)
+    sampled = time.perf_counter()
+    asked = [(p, one, "") for p, group in zip(problems, completions, strict=True) for one in group]
+    scores = shared_pool().score_completions(asked, reward)
+    samples = iter(Sample(p, (), one, score) for (p, one, _), score in zip(asked, scores, strict=True))
+    groups = [[next(samples) for _ in group] for group in completions]
     return groups, {"seconds/sample": sampled - start, "seconds/score": time.perf_counter() - sampled}
 
 

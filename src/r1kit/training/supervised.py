@@ -72,8 +72,11 @@ class DistillationLearner(LocalLearner):
     def __init__(
         self, student: Decoder, teacher: Decoder, tokenizer: PreTrainedTokenizerBase, optim: OptimConfig,
         *, temperature: float = 1.0, memory: MemoryConfig = ALL_IN_PLACE, adapters: Adapters | None = None,
+        stops: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        super().__init__(student, tokenizer, optim, temperature=temperature, memory=memory, adapters=adapters)
+        super().__init__(
+            student, tokenizer, optim, temperature=temperature, memory=memory, adapters=adapters, stops=stops
+        )
         self.teacher = teacher
         teacher.requires_grad_(False)
 
