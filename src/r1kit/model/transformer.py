@@ -10,6 +10,7 @@ Shapes: T tokens, D width, H query heads, G key/value heads, K head width, V voc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -134,20 +135,20 @@ class Block(nn.Module):
         return x_TD + self.down(F.silu(gate) * up)
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """What the learner and the sampler ask of a model: `Transformer`, `DeepseekV3`, or `GenericModel`."""
 
     config: DecoderConfig
     embed: nn.Embedding
 
     @property
+    @abstractmethod
     def lm_head(self) -> Tensor:
         """The [V, D] matrix that turns hidden states into logits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
         """Hidden states [T, D] after the last norm. `positions_T` counts from 0 within each sequence."""
-        raise NotImplementedError
 
 
 class Stack(Decoder):
@@ -164,9 +165,9 @@ class Stack(Decoder):
         self.head = None if config.tie_embeddings else nn.Linear(config.hidden, config.vocab_size, bias=False)
         self._rope: tuple[Tensor, Tensor] | None = None
 
+    @abstractmethod
     def make_block(self, layer: int) -> nn.Module:
         """Takes (x_TD, cos_TK, sin_TK, attend) and returns [T, D]."""
-        raise NotImplementedError
 
     @property
     def lm_head(self) -> Tensor:

@@ -1,20 +1,30 @@
 """What a run takes of a GPU, reckoned from the model's published shape: what the presets of models.py are made by.
 
-One learner on one GPU, computing in bf16. Parts are added up for the two phases of a step, sampling and the update; the
-larger one counts. `benchmarks/reckoned.py` compares them with CUDA's own count. Where vLLM has GPUs of its own, what it
+One learner on one GPU, computing in bf16. Parts are added up for the phases of a step, sampling (then scoring, where
+reward models do it) and the update; the largest counts. `benchmarks/reckoned.py` compares them with CUDA's own count. Where vLLM has GPUs of its own, what it
 fills these with is its own decision; its weights and the keys and values of all its rows are reckoned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from r1kit.config import ALL_LINEAR, LoraConfig, MemoryConfig, RejectConfig, RLConfig, SFTConfig
+from r1kit.config import (
+    ALL_LINEAR,
+    LoraConfig,
+    MemoryConfig,
+    RejectConfig,
+    RewardModelConfig,
+    RLConfig,
+    SFTConfig,
+)
 
 GIB = 2**30
 HEAD_CHUNK = 4096  # completion tokens whose logits exist at a time (training/learner.py)
 PREFILL_TOKENS = 8192  # prompt tokens that are read at a time (sampling/local.py)
 LOGIT_BYTES = 12  # of a number of the logits in training: three fp32 copies at a time
+SCORED_TOKENS = 16_384  # that a reward model reads at a time (training/reward_model.py)
 DRAW_BYTES = 100  # of one in sampling, where the nucleus is sorted; measured
 RESERVE, SPARE = 1.0 * GIB, 0.08
 """CUDA's own, and the share of everything else that lies idle between tensors (the allocator's fragments)."""
@@ -71,9 +81,9 @@ class Need:
     """Bytes of a run, and of its phases."""
 
     standing: int
-    """Weights, their fp32 copies, AdamW's moments, the reference policy: there all the time."""
+    """Weights, their fp32 copies, AdamW's moments, the reference policy, reward models: there all the time."""
     sampling: int
-    """KV cache, the prompts' pass, logits."""
+    """KV cache, the prompts' pass, logits; or a reward model's pass, if that is more."""
     update: int
     """Gradients, activations of a micro-batch, logits."""
     cpu: int
@@ -90,15 +100,23 @@ class Need:
         return self.gpu <= card_gib * GIB
 
 
-def reckon(cfg: RLConfig | SFTConfig | RejectConfig, shape: Shape, longest_prompt: int = 512) -> Need:
-    """What the run takes. `longest_prompt` in tokens, where the config's filter does not bound it.
+def reckon(
+    cfg: RLConfig | SFTConfig | RejectConfig | RewardModelConfig,
+    shape: Shape,
+    longest_prompt: int = 512,
+    reward_models: Sequence[Shape] = (),
+) -> Need:
+    """What the run takes. `longest_prompt` in tokens, where the config's filter does not bound it; `reward_models`: the
+    backbones of those that score.
 
     ValueError where vLLM has no GPUs of its own, or several for one model: it takes the share that it is given.
     """
+    if isinstance(cfg, RewardModelConfig):
+        return _reward_model(cfg, shape)
     prompt = cfg.filter.max_prompt_tokens or longest_prompt
     weights = 2 * shape.parameters
     if not isinstance(cfg, SFTConfig) and cfg.sampler == "vllm":
-        return _beside_vllm(cfg, shape, longest_prompt)
+        return _beside_vllm(cfg, shape, longest_prompt, reward_models)
     if isinstance(cfg, RejectConfig):
         sampling = _sampling(shape, cfg.rows, cfg.num_samples, prompt, cfg.max_new_tokens)
         return Need(weights, sampling, 0, 0)
@@ -112,10 +130,26 @@ def reckon(cfg: RLConfig | SFTConfig | RejectConfig, shape: Shape, longest_promp
         sampling = max(sampling, evaluation)
     tokens = max(cfg.tokens_per_microbatch, longest)  # a sequence is never split
     update = gradients + _pass(shape, tokens, cfg.memory, all_weights=not cfg.lora.on)
-    return Need(weights + standing, sampling, update, cpu)
+    scorers = sum(2 * scorer.parameters for scorer in reward_models)
+    return Need(weights + standing + scorers, max(sampling, _scoring(reward_models, longest)), update, cpu)
 
 
-def _beside_vllm(cfg: RLConfig | RejectConfig, shape: Shape, longest_prompt: int) -> Need:
+def _reward_model(cfg: RewardModelConfig, shape: Shape) -> Need:
+    """A reward model's own training: all weights, no logits, nothing sampled. A micro-batch holds whole pairs."""
+    standing, gradients, cpu = _trained(shape, LoraConfig(), cfg.memory, with_reference=False)
+    tokens = max(cfg.tokens_per_microbatch, (2 if cfg.kind == "helpful" else 1) * cfg.max_tokens)
+    update = gradients + _pass(replace(shape, vocab=0), tokens, cfg.memory, all_weights=False)
+    return Need(2 * shape.parameters + standing, 0, update, cpu)
+
+
+def _scoring(reward_models: Sequence[Shape], longest: int) -> int:
+    """The pass of the larger reward model: they score one after the other."""
+    return max((_forward(scorer, max(SCORED_TOKENS, longest)) for scorer in reward_models), default=0)
+
+
+def _beside_vllm(
+    cfg: RLConfig | RejectConfig, shape: Shape, longest_prompt: int, reward_models: Sequence[Shape]
+) -> Need:
     """As if the learner sampled nothing. The weights' file and its copy are in CPU memory at a hand-over."""
     training = isinstance(cfg, RLConfig)
     if cfg.vllm.engine_args().get("data_parallel_size") != len(cfg.vllm.gpus) or (training and 0 in cfg.vllm.gpus):
@@ -124,8 +158,9 @@ def _beside_vllm(cfg: RLConfig | RejectConfig, shape: Shape, longest_prompt: int
     sampler = weights + shape.cache_bytes(cfg.rows * (prompt + cfg.max_new_tokens))
     if not training:
         return Need(0, 0, 0, 0, sampler)
-    alone = reckon(replace(cfg, sampler="local", eval_every=0), shape, longest_prompt)
-    return replace(alone, sampling=0, cpu=alone.cpu + 2 * weights, vllm=sampler)
+    alone = reckon(replace(cfg, sampler="local", eval_every=0), shape, longest_prompt, reward_models)
+    scoring = _scoring(reward_models, prompt + cfg.max_new_tokens)
+    return replace(alone, sampling=scoring, cpu=alone.cpu + 2 * weights, vllm=sampler)
 
 
 def _trained(shape: Shape, lora: LoraConfig, memory: MemoryConfig, *, with_reference: bool) -> tuple[int, int, int]:
@@ -145,9 +180,14 @@ def _trained(shape: Shape, lora: LoraConfig, memory: MemoryConfig, *, with_refer
 def _sampling(shape: Shape, rows: int, group: int, prompt: int, new: int) -> int:
     """The cache of all rows, and the prompts' pass (its keys are there twice) or the drawing of a token."""
     tokens = min(PREFILL_TOKENS, -(-rows // group) * prompt)
-    prefill = 2 * tokens * 4 * (shape.mlp + shape.hidden)
     drawing = DRAW_BYTES * rows * shape.vocab
-    return shape.cache_bytes(rows * (prompt + new)) + 2 * shape.cache_bytes(tokens) + max(prefill, drawing)
+    reading = max(_forward(shape, tokens), drawing)
+    return shape.cache_bytes(rows * (prompt + new)) + 2 * shape.cache_bytes(tokens) + reading
+
+
+def _forward(shape: Shape, tokens: int) -> int:
+    """A block's numbers in a pass without a gradient, bf16."""
+    return 2 * tokens * 4 * (shape.mlp + shape.hidden)
 
 
 def _pass(shape: Shape, tokens: int, memory: MemoryConfig, *, all_weights: bool) -> int:

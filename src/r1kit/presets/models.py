@@ -2,7 +2,7 @@
 
 For one GPU of 80 GB, one of 24 GB (adapters), and a node of eight of 80 GB: the learner on one, vLLM on seven. What
 each takes is reckoned from the model's published shape (memory.py) and is in its description. The values are ours;
-docs/presets.md has the reasons.
+docs/presets.md has the reasons. What follows, up to R1, is in models_r1.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from r1kit.config import (
     OptimConfig,
     RejectConfig,
     RewardConfig,
+    RewardModelConfig,
     RLConfig,
     SFTConfig,
     VllmConfig,
@@ -47,6 +48,8 @@ class BaseModel:
     rows_24: int
     """The same on 24 GB."""
     max_new_tokens_24: int = 1024
+    judge_24: str = ""
+    """Of MODELS: whose base its reward models are made of on 24 GB, where its own do not fit beside it."""
     context: int = 32_768
     """Positions, at least."""
 
@@ -228,9 +231,21 @@ def rl_dev2(name: str, machine: Machine) -> RLConfig:
     )
 
 
-def need(name: str, cfg: RLConfig | SFTConfig | RejectConfig) -> Need:
+def judge(name: str, *, small: bool) -> str:
+    """The model of MODELS that the reward models have the backbone of: the policy's, or on a small card another's."""
+    return MODELS[name].judge_24 or name if small else name
+
+
+def need(name: str, cfg: RLConfig | SFTConfig | RejectConfig | RewardModelConfig) -> Need:
     """What a preset of that model takes."""
-    return reckon(cfg, MODELS[name].shape, PROMPT)
+    shape = MODELS[name].shape
+    if isinstance(cfg, RewardModelConfig):
+        return reckon(cfg, next((base.shape for base in MODELS.values() if base.hub == cfg.model), shape), PROMPT)
+    scorers = []
+    if isinstance(cfg, RLConfig):
+        judges = filter(None, (cfg.reward.helpful_model, cfg.reward.safety_model))
+        scorers = [MODELS[judge(name, small=cfg.lora.on)].shape for _ in judges]
+    return reckon(cfg, shape, PROMPT, scorers)
 
 
 def student_need(name: str, memory: MemoryConfig) -> Need:
@@ -255,13 +270,16 @@ def _offloaded(base: BaseModel, machine: Machine) -> bool:
     return machine.card == 80 and base.shape.parameters > OFFLOADED
 
 
-def _described(what: str, name: str, machine: Machine, cfg: RLConfig | SFTConfig | RejectConfig) -> str:
+def described(
+    what: str, name: str, machine: Machine, cfg: RLConfig | SFTConfig | RejectConfig | RewardModelConfig
+) -> str:
+    """A preset's description: what it does, by what, and on which hardware."""
     takes = need(name, cfg)
     cpu = f", {takes.cpu / GIB:.0f} GB of CPU memory" if takes.cpu else ""
-    adapters = " by adapters" if not isinstance(cfg, RejectConfig) and cfg.lora.on else ""
+    adapters = " by adapters" if isinstance(cfg, RLConfig | SFTConfig) and cfg.lora.on else ""
     where = f"one {machine.card} GB GPU ({takes.gpu / GIB:.0f} reckoned)"
     if takes.vllm:
-        copies = len(cfg.vllm.gpus) if not isinstance(cfg, SFTConfig) else 0
+        copies = len(cfg.vllm.gpus) if isinstance(cfg, RLConfig | RejectConfig) else 0
         learner = f"the learner on one ({takes.gpu / GIB:.0f} reckoned), " if takes.standing else ""
         where = (
             f"{machine.gpus} x {machine.card} GB: {learner}vLLM on {copies} ({takes.vllm / GIB:.0f} for weights and KV "
@@ -270,21 +288,21 @@ def _described(what: str, name: str, machine: Machine, cfg: RLConfig | SFTConfig
     return f"{what} {MODELS[name].hub}{adapters}; {where}{cpu}"
 
 
-_EACH = [(name, machine) for machine in MACHINES for name in MODELS]
+EACH = [(name, machine) for machine in MACHINES for name in MODELS]
 
 
 MODEL_RL: dict[str, tuple[str, RLConfig]] = {
-    f"{stage}-{n}{m.end}": (_described(what, n, m, make(n, m)), make(n, m))
+    f"{stage}-{n}{m.end}": (described(what, n, m, make(n, m)), make(n, m))
     for stage, what, make in (("r1-zero", "R1-Zero of", rl_zero), ("r1-dev2", "Dev1 to Dev2 of", rl_dev2))
-    for n, m in _EACH
+    for n, m in EACH
 }
 MODEL_SFT: dict[str, tuple[str, SFTConfig]] = {
-    f"r1-dev1-{n}{m.end}": (_described("cold start of", n, m, sft_dev1(n, m)), sft_dev1(n, m)) for n, m in _EACH
+    f"r1-dev1-{n}{m.end}": (described("cold start of", n, m, sft_dev1(n, m)), sft_dev1(n, m)) for n, m in EACH
 }
 MODEL_REJECT: dict[str, tuple[str, RejectConfig]] = {
     f"cold-start-{n}{m.end}": (
-        _described("cold-start data from R1-Zero of", n, m, reject_cold_start_of(n, m)),
+        described("cold-start data from R1-Zero of", n, m, reject_cold_start_of(n, m)),
         reject_cold_start_of(n, m),
     )
-    for n, m in _EACH
+    for n, m in EACH
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from fractions import Fraction
 
 from r1kit.rewards.math.cursor import Cursor, plain_exponent
@@ -12,12 +13,12 @@ CONSTANTS = {"pi", "infty", "emptyset", "ldots"}
 PRIMARIES = {"frac", "binom", "overline", "bar", "mathbb", "lfloor", "lceil", "begin", "langle"}
 
 
-class Expressions(Cursor):
+class Expressions(Cursor, ABC):
     """Reads what has one value; methods go from the loosest binding (`sum`) to the tightest (`primary`)."""
 
+    @abstractmethod
     def bracket(self) -> Node:
         """Brackets hold lists and relations too; the reader of those defines it."""
-        raise NotImplementedError
 
     def sum(self) -> Node:
         self.enter()
