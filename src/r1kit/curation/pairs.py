@@ -4,7 +4,7 @@ A source is a run folder of `r1kit preferences`, or a file, a folder or a hub na
 
     helpful   {"prompt" or "messages" or "conversations", "chosen", "rejected"}, or two whole dialogues without a
               prompt, as HH-RLHF has them: {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}
-    safety    {"prompt" or "messages" or "conversations", "response", "safe": true or false}
+    safety    {"prompt" or "messages" or "conversations", "response", "safe" or "is_safe": true or false}
 
 A prompt is a text or a list of messages ({"role", "content"}, or {"from", "value"}); a response is a text, a message,
 or a list of messages that ends with it.
@@ -139,6 +139,8 @@ def _pair(where: str, row: dict[str, Any]) -> Pair:
 
 
 def _labelled(where: str, row: dict[str, Any]) -> LabelledResponse:
+    if "is_safe" in row:  # BeaverTails'
+        row = {"safe": row["is_safe"], **row}
     _require(where, row, "response", "safe")
     if not isinstance(row["safe"], bool):
         raise ValueError(f"{where}: safe is {row['safe']!r}; give true or false")
@@ -159,7 +161,7 @@ def _require(where: str, row: dict[str, Any], *names: str) -> None:
 
 def _prompt(where: str, row: dict[str, Any]) -> tuple[Message, ...] | None:
     """The prompt that stands in the row itself; None where there is none."""
-    for name in ("messages", "prompt", "conversations"):
+    for name in ("prompt", "messages", "conversations"):  # UltraFeedback's messages end with the chosen response
         if name in row:
             value = row[name]
             turns = (Message("user", value),) if isinstance(value, str) else _turns(where, name, value)

@@ -1,6 +1,7 @@
 """Layouts of rows: a problem with its gold, or a conversation, from the columns that public data sets have.
 
-Problems: r1kit's own (prompt, answer), verl's (prompt, reward_model), GSM8K's, MATH's, Countdown's, Knights and Knaves.
+Problems: r1kit's own (prompt, answer), verl's (prompt, reward_model), GSM8K's, MATH's, Countdown's, Knights and Knaves;
+general prompts of UltraFeedback's pairs and BeaverTails' labels, which have no answer.
 Conversations: TRL's (messages; prompt and completion), ShareGPT's, Alpaca's, a question with its solution.
 """
 
@@ -34,7 +35,7 @@ PROBLEM_COLUMNS = frozenset(
         "reward_model",
         "extra_info",
     }
-    | {"nums", "quiz", "names", "solution_text_format"}
+    | {"nums", "quiz", "names", "solution_text_format", "chosen", "is_safe"}
 )
 """Every column that is looked at: the others need not be read."""
 CONVERSATION_COLUMNS = frozenset({*QUESTIONS, *REPLIES, "prompt", "messages", "conversations", "system"})
@@ -107,6 +108,9 @@ def problem_of(where: str, row: Mapping[str, Any], *, mapped: bool = False, scor
         return GivenProblem(messages, row["answer"], scorer, own=not mapped)
     question = next((name for name in ("prompt", *QUESTIONS) if name in row), None)
     answer = next((name for name in ANSWERS if name in row), None)
+    judged = "helpful" if "chosen" in row else "safety" if "is_safe" in row else ""
+    if judged and question is not None and answer is None and "solution" not in row:  # reward models score the answers
+        return GivenProblem(_prompt(where, row[question]), None, scorer or judged, own=False)
     if question is None or (answer is None and "solution" not in row):
         missing = "prompt" if question is None else "answer"
         raise ValueError(f"{where}: no field {missing!r} among {sorted(row)}; {PROBLEM_FORM}")

@@ -181,11 +181,14 @@ def _folder_parts(folder: Path, wanted: str, *, header: bool, in_run: str = "") 
         finished = f"has no {in_run}; give a finished run, or a folder with" if in_run else "has no data files; give"
         raise FileNotFoundError(f"{folder} {finished} files of {', '.join(SUFFIXES)}")
     words = {file: re.split(r"[\W_]+", file.relative_to(folder).as_posix().lower())[::-1] for file in files}
+    sought = set(re.split(r"[\W_]+", wanted.lower()))
     if wanted:
-        files = [file for file in files if wanted.lower() in words[file]]
+        files = [file for file in files if sought <= set(words[file])]
         if not files:
             raise FileNotFoundError(f"{folder}: no file has {wanted!r} in its name; leave out @{wanted} to read all")
     splits: dict[Path, Split] = {file: next(filter(None, map(_split_of, words[file])), "") for file in files}
+    if len(sought) > 1:  # such as train_prefs, whose name says nothing on the hub either
+        splits = dict.fromkeys(files, "")
     return _as_parts([(str(file), splits[file], partial(_file_rows, file, header=header)) for file in files], wanted)
 
 

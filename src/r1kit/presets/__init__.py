@@ -1,7 +1,7 @@
 """Presets: complete configs by name, as Python. `r1kit presets` prints them; every field is also a flag.
 
 algos.py has GRPO and its variants, paper.py the DeepSeek-R1 paper's settings with their sources, demo.py what runs on
-two CPU cores, models.py what to start from on one GPU or a node.
+two CPU cores, models.py and models_r1.py what to start from on one GPU or a node.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from r1kit.presets.demo import (
     sft_tiny,
 )
 from r1kit.presets.models import MODEL_REJECT, MODEL_RL, MODEL_SFT, student_hardware
+from r1kit.presets.models_r1 import R1_REJECT, R1_REWARD_MODEL, R1_RL, R1_SFT
 from r1kit.presets.paper import (
     STUDENTS,
     distill_student,
@@ -61,6 +62,7 @@ RL: dict[str, tuple[str, RLConfig]] = {
     "r1-dev2": ("the paper's reasoning RL with the language reward, Dev1 to Dev2; a cluster", rl_r1_dev2()),
     "r1": ("the paper's RL for all scenarios, Dev3 to R1; a cluster", rl_r1()),
     **MODEL_RL,
+    **R1_RL,
 }
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": ("remakes the shipped base model; 2 CPU cores", pretrain_demo()),
@@ -73,6 +75,7 @@ REJECT: dict[str, tuple[str, RejectConfig]] = {
     "cold-start": ("the paper's cold-start data from R1-Zero's samples; a cluster", reject_cold_start()),
     "rejection-sampling": ("the paper's 800k samples from Dev2; a cluster", reject_rejection_sampling()),
     **MODEL_REJECT,
+    **R1_REJECT,
 }
 SFT: dict[str, tuple[str, SFTConfig]] = {
     "demo": ("the cold start's SFT from the shipped base model; 2 CPU cores, minutes", sft_demo()),
@@ -84,6 +87,7 @@ SFT: dict[str, tuple[str, SFTConfig]] = {
         for name, (base, _) in STUDENTS.items()
     },
     **MODEL_SFT,
+    **R1_SFT,
 }
 PREFERENCES: dict[str, tuple[str, PreferencesConfig]] = {
     "demo": ("judged responses to the demo's general prompts; 2 CPU cores, minutes", preferences_demo()),
@@ -95,6 +99,7 @@ REWARD_MODEL: dict[str, tuple[str, RewardModelConfig]] = {
     "tiny": (TINY, reward_model_tiny()),
     "r1-helpful": ("the paper's helpful reward model, pairwise; a cluster", reward_model_r1_helpful()),
     "r1-safety": ("the paper's safety reward model, point-wise; a cluster", reward_model_r1_safety()),
+    **R1_REWARD_MODEL,
 }
 DISTILL: dict[str, tuple[str, DistillConfig]] = {
     "demo": ("R1's samples teach the smaller base model; 2 CPU cores, minutes", distill_demo()),
@@ -105,8 +110,8 @@ DISTILL: dict[str, tuple[str, DistillConfig]] = {
     },
 }
 __all__ = [
-    "ALGOS", "DISTILL", "MODEL_REJECT", "MODEL_RL", "MODEL_SFT", "PREFERENCES", "PRETRAIN", "REJECT", "REWARD_MODEL",
-    "RL", "SFT", "STUDENTS", "dapo",
+    "ALGOS", "DISTILL", "MODEL_REJECT", "MODEL_RL", "MODEL_SFT", "PREFERENCES", "PRETRAIN",
+    "R1_REJECT", "R1_REWARD_MODEL", "R1_RL", "R1_SFT", "REJECT", "REWARD_MODEL", "RL", "SFT", "STUDENTS", "dapo",
     "distill_demo", "distill_student", "distill_tiny", "dr_grpo", "grpo", "gspo", "preferences_demo",
     "preferences_r1", "preferences_tiny", "pretrain_demo", "pretrain_demo_student", "pretrain_tiny",
     "reject_cold_start", "reject_demo", "reject_rejection_sampling", "reject_tiny", "reward_model_demo",

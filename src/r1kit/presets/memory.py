@@ -1,8 +1,9 @@
 """What a run takes of a GPU, reckoned from the model's published shape: what the presets of models.py are made by.
 
-One learner on one GPU, computing in bf16. Parts are added up for the phases of a step, sampling (then scoring, where
-reward models do it) and the update; the largest counts. `benchmarks/reckoned.py` compares them with CUDA's own count. Where vLLM has GPUs of its own, what it
-fills these with is its own decision; its weights and the keys and values of all its rows are reckoned.
+One learner on one GPU, computing in bf16. Parts are added up for the phases of a step, sampling (or scoring, where
+reward models do it) and the update; the larger one counts. `benchmarks/reckoned.py` compares them with CUDA's own
+count. Where vLLM has GPUs of its own, what it fills these with is its own decision; its weights and the keys and values
+of all its rows are reckoned.
 """
 
 from __future__ import annotations

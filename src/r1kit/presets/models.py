@@ -72,10 +72,11 @@ MODELS: dict[str, BaseModel] = {
     "qwen2.5-3b": BaseModel(
         "Qwen/Qwen2.5-3B",
         Shape(hidden=2048, layers=36, heads=16, kv_heads=2, head_dim=128, mlp=11_008, **_QWEN),
-        task="math", template="chat", max_new_tokens=2048, rows=128, rows_24=96,
+        task="math", template="chat", max_new_tokens=2048, rows=128, rows_24=96, judge_24="qwen2.5-0.5b",
     ),
     "qwen2.5-7b": BaseModel(
-        "Qwen/Qwen2.5-7B", _QWEN_7B, task="math", template="chat", max_new_tokens=2048, rows=128, rows_24=24
+        "Qwen/Qwen2.5-7B", _QWEN_7B, task="math", template="chat", max_new_tokens=2048, rows=128, rows_24=24,
+        judge_24="qwen2.5-0.5b",
     ),
     "qwen2.5-math-1.5b": BaseModel(
         "Qwen/Qwen2.5-Math-1.5B", _QWEN_1_5B, task="math", template="chat", max_new_tokens=3072, rows=256, rows_24=128,
@@ -83,7 +84,7 @@ MODELS: dict[str, BaseModel] = {
     ),
     "qwen2.5-math-7b": BaseModel(
         "Qwen/Qwen2.5-Math-7B", _QWEN_7B, task="math", template="chat", max_new_tokens=3072, rows=128, rows_24=24,
-        context=4096,
+        judge_24="qwen2.5-0.5b", context=4096,
     ),
     # Llama's bases have no chat template.
     "llama-3.2-1b": BaseModel(
@@ -95,6 +96,7 @@ MODELS: dict[str, BaseModel] = {
         "meta-llama/Llama-3.1-8B",
         Shape(hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, mlp=14_336, tied=False, **_LLAMA),
         task="gsm8k", template="short", max_new_tokens=2048, rows=64, rows_24=16,
+        judge_24="qwen2.5-0.5b",
     ),
 }  # fmt: skip
 STUDENT_SHAPES: dict[str, Shape] = {
@@ -271,9 +273,13 @@ def _offloaded(base: BaseModel, machine: Machine) -> bool:
 
 
 def described(
-    what: str, name: str, machine: Machine, cfg: RLConfig | SFTConfig | RejectConfig | RewardModelConfig
+    what: str,
+    name: str,
+    machine: Machine,
+    cfg: RLConfig | SFTConfig | RejectConfig | RewardModelConfig,
+    with_what: str = "",
 ) -> str:
-    """A preset's description: what it does, by what, and on which hardware."""
+    """A preset's description: what it does, with what, and on which hardware."""
     takes = need(name, cfg)
     cpu = f", {takes.cpu / GIB:.0f} GB of CPU memory" if takes.cpu else ""
     adapters = " by adapters" if isinstance(cfg, RLConfig | SFTConfig) and cfg.lora.on else ""
@@ -285,7 +291,7 @@ def described(
             f"{machine.gpus} x {machine.card} GB: {learner}vLLM on {copies} ({takes.vllm / GIB:.0f} for weights and KV "
             f"cache)"
         )
-    return f"{what} {MODELS[name].hub}{adapters}; {where}{cpu}"
+    return f"{what} {MODELS[name].hub}{adapters}{with_what}; {where}{cpu}"
 
 
 EACH = [(name, machine) for machine in MACHINES for name in MODELS]

@@ -17,6 +17,7 @@ from r1kit.presets.models import (
     Machine,
     described,
     judge,
+    need,
     reject_cold_start_of,
     rl_dev2,
     sft_dev1,
@@ -88,7 +89,7 @@ def rl_all_scenarios(name: str, machine: Machine) -> RLConfig:
     """R1: reasoning RL goes on from Dev3; general prompts and their reward join for the last 400 / 1,700 (V2 3.2.2)."""
     dev2, paper = rl_dev2(name, machine), rl_r1()
     helpful, safety = (reward_model_of(name, machine, kind) for kind in ("helpful", "safety"))
-    return replace(
+    cfg = replace(
         dev2,
         run=Path(f"runs/r1-{name}{machine.end}"),
         model=str(sft_dev3(name, machine).run),
@@ -99,3 +100,48 @@ def rl_all_scenarios(name: str, machine: Machine) -> RLConfig:
         reward=replace(paper.reward, helpful_model=str(helpful.run), safety_model=str(safety.run)),
         eval_every=100,
     )
+    if need(name, cfg).fits(machine.card):
+        return cfg
+    # The reward models have taken the room: of half the rows, or of AdamW's state.
+    if cfg.lora.on:
+        return replace(cfg, rows=cfg.rows // 2, eval=replace(cfg.eval, rows=cfg.eval.rows // 2))
+    return replace(cfg, memory=replace(cfg.memory, offload_optimizer=True))
+
+
+def _others(name: str, machine: Machine) -> str:
+    """Whose backbone the reward models have, where it is not the policy's."""
+    scorer = judge(name, small=machine.card == 24)
+    return "" if scorer == name else MODELS[scorer].hub
+
+
+def _reward_models(name: str, machine: Machine) -> dict[str, tuple[str, RewardModelConfig]]:
+    made: dict[str, tuple[str, RewardModelConfig]] = {}
+    kinds: tuple[Literal["helpful", "safety"], ...] = ("helpful", "safety")
+    other = _others(name, machine)
+    for kind in kinds:
+        cfg = reward_model_of(name, machine, kind)
+        text = described(f"{kind} reward model for", name, machine, cfg, f", made of {other}" if other else "")
+        made[f"r1-{kind}-{name}{machine.end}"] = (text, cfg)
+    return made
+
+
+def _r1(name: str, machine: Machine) -> tuple[str, RLConfig]:
+    cfg, other = rl_all_scenarios(name, machine), _others(name, machine)
+    scored = f" and reward models of {other}" if other else " and its reward models"
+    return described("Dev3 to R1 of", name, machine, cfg, scored), cfg
+
+
+R1_REJECT: dict[str, tuple[str, RejectConfig]] = {
+    f"rejection-sampling-{n}{m.end}": (
+        described("data of Dev3 from Dev2 of", n, m, reject_dev2(n, m)),
+        reject_dev2(n, m),
+    )
+    for n, m in EACH
+}
+R1_SFT: dict[str, tuple[str, SFTConfig]] = {
+    f"r1-dev3-{n}{m.end}": (described("Dev3's fine-tuning of", n, m, sft_dev3(n, m)), sft_dev3(n, m)) for n, m in EACH
+}
+R1_REWARD_MODEL: dict[str, tuple[str, RewardModelConfig]] = {
+    preset: told for n, m in EACH for preset, told in _reward_models(n, m).items()
+}
+R1_RL: dict[str, tuple[str, RLConfig]] = {f"r1-{n}{m.end}": _r1(n, m) for n, m in EACH}

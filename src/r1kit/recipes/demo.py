@@ -46,7 +46,7 @@ def stages() -> dict[str, Any]:
             # A search that goes in circles teaches to run into the length cap.
             readable=ReadableConfig(max_repetition=0.1),
         ),
-        "dev3": replace(sft, data=("@rejection-sampling",), epochs=3),
+        "dev3": replace(sft, data=("@rejection-sampling",)),
         "preferences": replace(presets.preferences_demo(), model="@dev3"),
         "helpful-rm": replace(judge, model="@dev3", data=("@preferences",)),
         "safety-rm": replace(judge, model="@dev3", data=("@preferences",), kind="safety"),
@@ -61,17 +61,16 @@ def stages() -> dict[str, Any]:
             eval=replace(rl.eval, num_problems=64, num_samples=8, max_new_tokens=192),
         ),
         "r1-samples": replace(
-            sample, model="@r1", rewrite="none", num_problems=1024, keep_per_problem=4, temperature=0.6,
-            top_p=0.95,
+            sample, model="@r1", rewrite="none", keep_per_problem=4, temperature=0.6, top_p=0.95,
         ),
         "student-distilled": replace(sft, model=student, data=("@r1-samples",)),
-        "student-rl": replace(zero, model=student, steps=32, eval_every=0, save_every=16),
+        "student-rl": replace(zero, model=student, steps=24, eval_every=0, save_every=12),
     }  # fmt: skip
     models = {name: f"@{name}" for name in ("zero", "dev1", "dev2", "dev2-no-language", "dev3", "r1")}
     models |= {"base": "demo-base", "student-base": student}
     models |= {name: f"@{name}" for name in ("student-distilled", "student-rl")}
     recipe |= {f"eval-{name}": replace(zero.eval, model=model, num_samples=8) for name, model in models.items()}
-    for name in ("zero", "r1"):  # C2's vote, and C7's small differences
+    for name in ("zero", "dev1", "dev2", "dev2-no-language", "r1"):  # claims of small differences
         recipe[f"eval-{name}"] = replace(zero.eval, model=models[name])
     for name in ("zero", "dev3", "r1"):
         recipe[f"general-{name}"] = EvalConfig(

@@ -69,6 +69,7 @@ def main(cfg: RewardModelConfig) -> None:
     backbone, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
     train, heldout, left_out = read_terms(cfg, tokenizer, backbone.config.context)
     model = add_head(backbone, first_head(backbone.config.hidden, cfg.seed))
+    del backbone  # the model has a copy of its weights
     learner = RewardModelLearner(model, tokenizer, cfg.optim, memory=cfg.memory)
     steps_per_epoch = -(-len(train) // cfg.batch_size)
     steps = steps_per_epoch * cfg.epochs
