@@ -1,9 +1,8 @@
 """What a preset takes of a GPU: reckoned and measured. `python benchmarks/reckoned.py r1-zero-qwen2.5-1.5b ...`
 
 Random weights in the model's published shape; two updates on full micro-batches, and one call of the sampler with all
-its rows and --new tokens each; of a -node preset, the learner's updates alone. Reward models of an r1- preset are there
-and read a micro-batch; of a reward model's own preset, its updates on whole micro-batches. Each preset is a process of
-its own, which gets no more memory than the preset's card.
+its rows and --new tokens each; of a -node preset, the learner's updates alone. Each preset is a process of its own,
+which gets no more memory than the preset's card.
 """
 
 from __future__ import annotations
@@ -14,20 +13,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import Any
 
 from r1kit.allocator import tune_allocator
-from r1kit.config import RewardModelConfig, RLConfig
-from r1kit.presets.memory import GIB, SCORED_TOKENS
-from r1kit.presets.models import MODEL_RL, MODELS, PROMPT, BaseModel, judge, need
-from r1kit.presets.models_r1 import R1_REWARD_MODEL, R1_RL
-
-PRESETS: dict[str, tuple[str, Any]] = {**MODEL_RL, **R1_RL, **R1_REWARD_MODEL}
+from r1kit.config import RLConfig
+from r1kit.presets.memory import GIB
+from r1kit.presets.models import MODEL_RL, MODELS, PROMPT, BaseModel, need
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("presets", nargs="+", choices=PRESETS, metavar="PRESET")
+    parser.add_argument("presets", nargs="+", choices=MODEL_RL, metavar="PRESET")
     parser.add_argument("--new", type=int, default=256, help="tokens per completion, in the reckoning too")
     parser.add_argument("--child", action="store_true", help="measure here")
     args = parser.parse_args()
@@ -53,10 +48,8 @@ def model_of(preset: str) -> str:
     return max((name for name in MODELS if name in preset), key=len)
 
 
-def config_of(preset: str, new: int) -> RLConfig | RewardModelConfig:
-    config = PRESETS[preset][1]
-    if isinstance(config, RewardModelConfig):
-        return config
+def config_of(preset: str, new: int) -> RLConfig:
+    config = MODEL_RL[preset][1]
     return replace(config, max_new_tokens=new, eval=replace(config.eval, max_new_tokens=new))
 
 
@@ -69,19 +62,11 @@ def measure(preset: str, new: int) -> dict[str, float]:
     from r1kit.model.lora import add_adapters
     from r1kit.sampling.local import LocalSampler
     from r1kit.training.learner import LocalLearner
-    from r1kit.training.reward_model import score_texts
     from r1kit.types import Prompt, SamplingParams
 
-    cfg, card = PRESETS[preset][1], 24 if preset.endswith("-24gb") else 80
+    cfg, card = MODEL_RL[preset][1], 24 if preset.endswith("-24gb") else 80
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, (card * GIB - 0.7 * GIB) / total))
-    if isinstance(cfg, RewardModelConfig):
-        return measure_reward_model(preset, cfg)
-    scorers = [
-        random_reward_model(MODELS[judge(model_of(preset), small=cfg.lora.on)])
-        for folder in (cfg.reward.helpful_model, cfg.reward.safety_model)
-        if folder
-    ]
     model = random_model(MODELS[model_of(preset)])
     adapters = add_adapters(model, cfg.lora, seed=0, base="random")
     learner = LocalLearner(model, None, cfg.optim, memory=cfg.memory, adapters=adapters)  # type: ignore[arg-type]
@@ -111,43 +96,7 @@ def measure(preset: str, new: int) -> dict[str, float]:
         prompts = [Prompt(tokens(PROMPT), seed) for seed in range(cfg.rows // cfg.group_size)]
         sampler.generate(prompts, SamplingParams(temperature=0.6, top_p=0.95, max_new_tokens=new), cfg.group_size)
         sampling = torch.cuda.max_memory_allocated()
-    if scorers:
-        torch.cuda.reset_peak_memory_stats()
-        for scorer in scorers:
-            score_texts(scorer, [tokens(longest) for _ in range(SCORED_TOKENS // longest)], SCORED_TOKENS)
-        sampling = max(sampling, torch.cuda.max_memory_allocated())
     parts = {"standing": standing, "update": updating - standing, "sampling": sampling - standing}
-    found = {part: size / GIB for part, size in parts.items()}
-    return found | {"all": torch.cuda.max_memory_reserved() / GIB, "seconds": seconds}
-
-
-def measure_reward_model(preset: str, cfg: RewardModelConfig) -> dict[str, float]:
-    """As `measure`, of a reward model's own training."""
-    import torch
-
-    from r1kit.algo.packing import Packable, pack
-    from r1kit.stages.reward_model import loss_of
-    from r1kit.training.reward_model import RewardModelLearner
-
-    base = next((one for one in MODELS.values() if one.hub == cfg.model), MODELS[model_of(preset)])
-    learner = RewardModelLearner(random_reward_model(base), None, cfg.optim, memory=cfg.memory)  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(0)
-    count = cfg.tokens_per_microbatch // cfg.max_tokens
-    texts = torch.randint(base.shape.vocab, (count, cfg.max_tokens), generator=generator).tolist()
-    batch = pack([Packable(tuple(text), cfg.max_tokens) for text in texts], "cuda")
-    terms = count // 2 if cfg.kind == "helpful" else count
-    loss = loss_of(cfg.kind, torch.ones(terms, device="cuda"), terms)
-    seconds = 0.0
-    for _ in range(2):
-        torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
-        for _ in range(2):
-            learner.forward_backward(batch, loss)
-        learner.optim_step(1e-6)
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-    standing, updating = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-    parts = {"standing": standing, "update": updating - standing, "sampling": 0}
     found = {part: size / GIB for part, size in parts.items()}
     return found | {"all": torch.cuda.max_memory_reserved() / GIB, "seconds": seconds}
 
@@ -180,13 +129,6 @@ def random_model(base: BaseModel):  # noqa: ANN201
         for weight in model.parameters():
             weight.fill_(1.0) if weight.dim() < 2 else weight.normal_(0.0, 0.02)
     return model
-
-
-def random_reward_model(base: BaseModel):  # noqa: ANN201
-    """The same with a head."""
-    from r1kit.training.reward_model import add_head, first_head
-
-    return add_head(random_model(base), first_head(base.shape.hidden, 0))
 
 
 if __name__ == "__main__":

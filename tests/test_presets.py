@@ -26,6 +26,7 @@ TABLES: dict[str, dict[str, tuple[str, Any]]] = {
 }
 EVERY = [(command, name) for command, table in TABLES.items() for name in table]
 OURS = presets.MODEL_RL | presets.MODEL_SFT | presets.MODEL_REJECT  # tests/test_presets_models.py
+OURS |= presets.R1_RL | presets.R1_SFT | presets.R1_REJECT | presets.R1_REWARD_MODEL  # tests/test_presets_r1.py
 PAPER = [
     (command, name)
     for command, name in EVERY

@@ -77,13 +77,15 @@ def read_general(source: str, columns: ColumnsConfig | None = None) -> list[Row]
     """A user's conversations (`r1kit.data`), the last turn the assistant's.
 
     `domain` (default: general), `language` (default: that of the last question) and `id` are taken over. ValueError
-    names place and value; FileNotFoundError when there is no source. Messages that end with an empty one are left out.
+    names place and value; FileNotFoundError when there is no source. Rows of the hub whose last message is empty are
+    left out: nobody here can mend them.
     """
+    from_hub = not Path(source).exists()
     found = enumerate(read_rows(source, columns, training_only=True), start=1)
     rows = [
         _general_row(where, row, f"{Path(source).stem}/{number}")
         for number, (where, _, row) in found
-        if not _ends_empty(row.get("messages"))
+        if not (from_hub and _ends_empty(row.get("messages")))
     ]
     if not rows:
         raise ValueError(f'{source}: the file is empty; give one {{"messages": [...]}} object a line')
@@ -91,7 +93,7 @@ def read_general(source: str, columns: ColumnsConfig | None = None) -> list[Row]
 
 
 def _ends_empty(messages: Any) -> bool:
-    """Public sets have such rows: a model that said nothing."""
+    """Whether the last message says nothing."""
     last = messages[-1] if isinstance(messages, list) and messages else None
     return isinstance(last, dict) and isinstance(last.get("content"), str) and not last["content"].strip()
 

@@ -98,7 +98,6 @@ def rl_all_scenarios(name: str, machine: Machine) -> RLConfig:
         general_share=paper.general_share,
         general_from=round(dev2.steps * 1300 / 1700),
         reward=replace(paper.reward, helpful_model=str(helpful.run), safety_model=str(safety.run)),
-        eval_every=100,
     )
     if need(name, cfg).fits(machine.card):
         return cfg

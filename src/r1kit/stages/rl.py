@@ -29,6 +29,7 @@ from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.algo.schedule import learning_rate, length_cap, reference_is_due
 from r1kit.allocator import release_memory
 from r1kit.config import AlgoConfig, EvalConfig, RLConfig, to_dict
+from r1kit.data.rows import is_source
 from r1kit.model.chat import stop_tokens
 from r1kit.model.lora import add_adapters
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, check_scorer
@@ -152,9 +153,13 @@ def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingP
 
 
 def eval_config(cfg: RLConfig) -> EvalConfig:
-    """The run's evaluation: `cfg.eval` with the run's own tasks and template."""
+    """The run's evaluation: `cfg.eval` with the run's own tasks and template.
+
+    General prompts of data sets have no rule that could judge the answers: they are left out where there are others.
+    """
+    tasks = cfg.tasks + tuple(task for task in cfg.general_tasks if not is_source(task))
     return replace(
-        cfg.eval, model=str(cfg.run), tasks=cfg.tasks + cfg.general_tasks, template=cfg.template, columns=cfg.columns,
+        cfg.eval, model=str(cfg.run), tasks=tasks or cfg.general_tasks, template=cfg.template, columns=cfg.columns,
         filter=cfg.filter, system_prompt=cfg.system_prompt, unsafe_code=cfg.reward.unsafe_code,
     )  # fmt: skip
 
