@@ -37,7 +37,7 @@ class GenericModel(Decoder):
         super().__init__()
         self.hf, self.config = hf, config
         # Registered once, in `hf`.
-        self.__dict__["embed"] = hf.get_input_embeddings()
+        object.__setattr__(self, "embed", hf.get_input_embeddings())
         self.takes_positions = "position_ids" in inspect.signature(hf.base_model.forward).parameters
 
     @property
