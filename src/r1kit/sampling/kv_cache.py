@@ -17,23 +17,32 @@ class KVCache:
     """Attention of one new token per row over that row's past (an `Attend`)."""
 
     caches = True
-    # Attended length and rows grow in these steps, so that the matrix kernels see few different shapes.
-    LENGTH_STEP = 32
+    # The attended length grows in these steps, so that the matrix kernels (or recorded graphs) see few shapes.
+    LENGTH_STEP = {"cpu": 32, "cuda": 256}
 
     def __init__(self, config: TransformerConfig, rows: int, capacity: int, like: Tensor) -> None:
         shape, place = config.cached, (config.layers, rows, config.cached.heads, capacity)
         self.keys = torch.zeros(*place, shape.key, dtype=like.dtype, device=like.device)
         # What is written to shared values is what their keys hold already.
         self.values = self.keys[..., : shape.value] if shape.shared else self.keys.new_zeros(*place, shape.value)
-        self.capacity = capacity
+        self.device, self.max_rows, self.capacity = like.device, rows, capacity
         self.scale = shape.key**-0.5
 
-    def start_step(self, lengths_B: Tensor, longest: int) -> None:
+    def rows(self, active: int) -> int:
+        """How many rows to decode: the active ones; on a GPU, where a few more cost nothing, the next power of two."""
+        return active if self.device.type == "cpu" else min(self.max_rows, 1 << (active - 1).bit_length())
+
+    def window(self, longest: int) -> int:
+        """How many positions to attend to when the longest row has `longest` tokens and one is added."""
+        step = self.LENGTH_STEP.get(self.device.type, 32)
+        return min(self.capacity, -(-(longest + 1) // step) * step)
+
+    def start_step(self, lengths_B: Tensor, window: int) -> None:
         """The next forward pass appends one token to each of the first B rows, at position `lengths_B`."""
         self.lengths_B = lengths_B
         self.rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
-        self.window = min(self.capacity, -(-(longest + 1) // self.LENGTH_STEP) * self.LENGTH_STEP)
-        past = torch.arange(self.window, device=lengths_B.device)[None] <= lengths_B[:, None]
+        self.width = window
+        past = torch.arange(window, device=lengths_B.device)[None] <= lengths_B[:, None]
         self.mask_B11W = torch.where(past, 0.0, float("-inf")).to(self.keys.dtype)[:, None, None]
 
     def __call__(self, layer: int, q_BHK: Tensor, k_BGK: Tensor, v_BGK: Tensor) -> Tensor:
@@ -44,8 +53,8 @@ class KVCache:
         groups = keys.shape[1]
         # The query heads that share a key head are the rows of one small product.
         q = (q_BHK * self.scale).view(rows, groups, heads // groups, width)
-        scores = q @ keys[:rows, :, : self.window].transpose(-1, -2) + self.mask_B11W
-        return (scores.softmax(-1) @ values[:rows, :, : self.window]).view(rows, heads, -1)
+        scores = q @ keys[:rows, :, : self.width].transpose(-1, -2) + self.mask_B11W
+        return (scores.softmax(-1) @ values[:rows, :, : self.width]).view(rows, heads, -1)
 
     def write_prompt(self, rows: Sequence[int], keys_LTGK: Tensor, values_LTGK: Tensor) -> None:
         """Copy one prompt's keys and values into several rows."""

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from r1kit.model.generic import GenericModel
-from r1kit.model.transformer import Decoder, Stack
+from r1kit.model.transformer import Decoder, Stack, Transformer
 from r1kit.sampling.base import OnProgress
+from r1kit.sampling.cuda_graphs import GraphedStep, Step
 from r1kit.sampling.draw import draw
 from r1kit.sampling.kv_cache import KVCache, RecordingAttention
 from r1kit.sampling.padded import generate_padded
@@ -57,6 +58,8 @@ class _Rows:
     """Tokens generated."""
     tokens: Tensor
     logprobs: Tensor
+    longest: int = 0
+    """The greatest `length` of the active rows."""
 
 
 class LocalSampler:
@@ -98,7 +101,7 @@ class LocalSampler:
             tokens=torch.zeros(max_rows, params.max_new_tokens, dtype=torch.long, device=device),
             logprobs=torch.zeros(max_rows, params.max_new_tokens, device=device),
         )
-        stops = torch.tensor(params.stop_tokens or (-1,), device=device)
+        step = self._stepper(rows, cache, params)
         waiting = self._waiting(prompts, n)
         done: list[list[Completion | None]] = [[None] * n for _ in prompts]
         finished, total, exhausted = 0, len(prompts) * n, False
@@ -109,8 +112,10 @@ class LocalSampler:
                 exhausted = self._admit(rows, cache, waiting, free)
             if not rows.owner:
                 break
-            ended = self._step(rows, cache, params, stops)
-            if ended is not None:
+            active = len(rows.owner)
+            ended = step(cache.rows(active), cache.window(rows.longest))[:active].nonzero().squeeze(-1)
+            rows.longest += 1
+            if len(ended):
                 for row in ended.tolist():
                     prompt, sample = rows.owner[row]
                     count = int(rows.count[row])
@@ -208,26 +213,37 @@ class LocalSampler:
             seeds = [seed_from(prefilled.prompt.seed, rows.owner[row][1]) for row in members]
             rows.seed[start:end] = torch.tensor(seeds, device=rows.seed.device)
         rows.count[first : len(rows.owner)] = 0
+        if groups:
+            rows.longest = max(rows.longest, *(len(prefilled.prompt.tokens) - 1 for prefilled, _ in groups.values()))
         return exhausted
 
-    def _step(self, rows: _Rows, cache: KVCache, params: SamplingParams, stops: Tensor) -> Tensor | None:
-        """Decode one token for every active row; the rows that ended with it, or None."""
-        assert self.model is not None
-        active = len(rows.owner)
-        lengths = rows.length[:active]
-        cache.start_step(lengths, int(lengths.max()))
-        hidden_BD = self.model(rows.next_token[:active], lengths, cache)
-        logits_BV = (hidden_BD @ self.model.lm_head.T).float()
-        counts = rows.count[:active]
-        tokens, logprobs = draw(logits_BV, params, uniforms(rows.seed[:active], counts))
-        index = torch.arange(active, device=tokens.device)
-        rows.tokens[index, counts] = tokens
-        rows.logprobs[index, counts] = logprobs
-        rows.next_token[:active] = tokens
-        rows.length[:active] += 1
-        rows.count[:active] += 1
-        ended = (torch.isin(tokens, stops) | (rows.count[:active] >= params.max_new_tokens)).nonzero().squeeze(-1)
-        return ended if len(ended) else None
+    def _stepper(self, rows: _Rows, cache: KVCache, params: SamplingParams) -> Step:
+        """What decodes a token in each of the first B rows, given B and a window; it returns which of them ended, [B].
+
+        Rows that are not active may be among the B: what they draw is nobody's, and they stay within their memory.
+        """
+        model = self.model
+        assert isinstance(model, Stack)
+        stops = torch.tensor(params.stop_tokens or (-1,), device=rows.length.device)
+
+        def step(count: int, window: int) -> Tensor:
+            lengths = rows.length[:count]
+            cache.start_step(lengths, window)
+            hidden_BD = model(rows.next_token[:count], lengths, cache)
+            logits_BV = (hidden_BD @ model.lm_head.T).float()
+            counts = rows.count[:count]
+            tokens, logprobs = draw(logits_BV, params, uniforms(rows.seed[:count], counts))
+            index = torch.arange(count, device=tokens.device)
+            place = counts.clamp(max=params.max_new_tokens - 1)
+            rows.tokens[index, place] = tokens
+            rows.logprobs[index, place] = logprobs
+            rows.next_token[:count] = tokens
+            rows.length[:count].add_(1).clamp_(max=cache.capacity - 1)
+            rows.count[:count] += 1
+            return (tokens[:, None] == stops).any(-1) | (rows.count[:count] >= params.max_new_tokens)
+
+        # Routing experts asks the device for values; only the plain decoder never does.
+        return GraphedStep(step) if cache.device.type == "cuda" and isinstance(model, Transformer) else step
 
     def _leave(self, rows: _Rows, cache: KVCache, ended: Tensor) -> None:
         """The last active rows move into the places of the ended ones."""
@@ -240,12 +256,13 @@ class LocalSampler:
         if holes:
             source = torch.tensor(movers, device=ended.device)
             target = torch.tensor(holes, device=ended.device)
-            cache.move(source, target, int(rows.length[:active].max()))
+            cache.move(source, target, rows.longest)
             for state in (rows.next_token, rows.length, rows.seed, rows.count, rows.tokens, rows.logprobs):
                 state[target] = state[source]
             for hole, mover in zip(holes, movers, strict=True):
                 rows.owner[hole] = rows.owner[mover]
         del rows.owner[remaining:]
+        rows.longest = int(rows.length[:remaining].max()) if remaining else 0
 
     def _completion(self, tokens: list[int], logprobs: list[float], params: SamplingParams) -> Completion:
         stopped = tokens[-1] in params.stop_tokens
