@@ -198,11 +198,14 @@ def test_a_text_that_does_not_fit_into_a_worker_is_undecided(mark: str):
 
 
 @pytest.mark.parametrize("behaviour", UNDECIDED)
-def test_a_verdict_that_misbehaves_is_undecided(pool: VerdictPool, mark: str, behaviour: str):
-    found = pool.score(hostile(), answer(behaviour))
-    assert found.verdict == "undecided" and found.reward == 0
-    assert UNDECIDED[behaviour] in found.reason and len(found.reason) <= 1000
-    assert [pool.score(hostile(), answer(text)).verdict for text in ("7", "8")] == ["right", "wrong"]
+def test_a_verdict_that_misbehaves_is_undecided(mark: str, behaviour: str):
+    # Where another limit or an error is expected, time must not come first on a slow machine.
+    seconds = 0.4 if "time limit" in UNDECIDED[behaviour] else 20
+    with VerdictPool(workers=2, seconds=seconds, memory_mb=400) as pool:
+        found = pool.score(hostile(), answer(behaviour))
+        assert found.verdict == "undecided" and found.reward == 0
+        assert UNDECIDED[behaviour] in found.reason and len(found.reason) <= 1000
+        assert [pool.score(hostile(), answer(text)).verdict for text in ("7", "8")] == ["right", "wrong"]
 
 
 def test_the_limit_is_of_processor_time(mark: str):
