@@ -54,11 +54,17 @@ def table(results: dict[int, dict[str, Any]], machine: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; {minutes} minutes of stages; 95% "
         "intervals over problems."
     )
-    return "\n".join([*lines, "", footer, ""])
+    return "\n".join([*lines, "", footer, *tried(columns), ""])
+
+
+def tried(columns: list[dict[str, dict[str, Any]]]) -> list[str]:
+    """What was tried for the claims that do not hold with every seed, once each."""
+    notes = {claim["id"]: claim["tried"] for column in columns for claim in column.values() if claim["tried"]}
+    return [line for id, note in notes.items() for line in ("", f"Tried for {id}: {note}.")]
 
 
 def cell(claim: dict[str, Any]) -> str:
-    """`87.1% [84.5%, 89.7%] holds`."""
+    """`87.1% [84.5%, 89.7%] holds`, and what the interval adds where it is not wholly on that side."""
     if claim["measured"] is None:
         return str(claim["verdict"])
 
@@ -69,7 +75,8 @@ def cell(claim: dict[str, Any]) -> str:
             return f"{100 * value:+.1f}"
         return f"{100 * value:.1f}%" if claim["unit"] == "share" else f"{value:.2f}"
 
-    return f"{shown(claim['measured'])} [{shown(claim['low'])}, {shown(claim['high'])}] {claim['verdict']}"
+    verdict = ", ".join(part for part in (claim["verdict"], claim["remark"]) if part)
+    return f"{shown(claim['measured'])} [{shown(claim['low'])}, {shown(claim['high'])}] {verdict}"
 
 
 def put_into(readme: Path, text: str) -> None:

@@ -9,11 +9,11 @@ from r1kit import presets
 from r1kit.config import EvalConfig, OptimConfig, ReadableConfig, RewardConfig
 
 SECONDS = {
-    "eval-base": 9, "eval-student-base": 5, "zero": 462, "eval-zero": 26, "general-zero": 2, "cold-start": 39,
-    "dev1": 30, "eval-dev1": 40, "dev2": 156, "eval-dev2": 38, "dev2-no-language": 160, "eval-dev2-no-language": 38,
-    "rejection-sampling": 59, "dev3": 75, "eval-dev3": 41, "general-dev3": 3, "preferences": 6, "helpful-rm": 7,
-    "safety-rm": 3, "r1": 130, "eval-r1": 43, "general-r1": 3, "hacking": 118, "r1-samples": 84,
-    "student-distilled": 71, "eval-student-distilled": 33, "student-rl": 37, "eval-student-rl": 12,
+    "eval-base": 5, "eval-student-base": 3, "zero": 378, "eval-zero": 36, "general-zero": 2, "cold-start": 39,
+    "dev1": 29, "eval-dev1": 46, "dev2": 168, "eval-dev2": 52, "dev2-no-language": 163, "eval-dev2-no-language": 47,
+    "rejection-sampling": 77, "dev3": 121, "eval-dev3": 21, "general-dev3": 2, "preferences": 6, "helpful-rm": 6,
+    "safety-rm": 2, "r1": 157, "eval-r1": 48, "general-r1": 3, "hacking": 121, "r1-samples": 58,
+    "student-distilled": 47, "eval-student-distilled": 20, "student-rl": 26, "eval-student-rl": 6,
 }  # fmt: skip
 """What each stage took, for the plan."""
 MACHINE = "measured on 2 CPU cores with AVX512-BF16"
