@@ -16,7 +16,8 @@ import torch
 from fake_vllm import OtherProcess, other_process
 from r1kit.config import VllmConfig
 from r1kit.model.transformer import Transformer
-from r1kit.sampling.vllm import VllmSampler, named_weights, text_logprobs
+from r1kit.sampling.handover import named_weights
+from r1kit.sampling.vllm import VllmSampler, text_logprobs
 from r1kit.sampling.vllm_worker import Fingerprint
 from tiny import tiny_model, tiny_tokenizer
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from fake_vllm import FakeEngine, ignore
 from r1kit.config import AlgoConfig, EvaluateConfig, LoraConfig, RLConfig, VllmConfig, from_dict, to_dict
@@ -79,12 +78,12 @@ def test_adapters_are_handed_over_merged(engine: FakeEngine):
 
 
 def test_weights_that_arrive_otherwise_are_noticed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch):
-    def flip_a_bit(weights: Any, folder: Path, version: int) -> Path:
-        path = write(weights, folder, version)
+    def flip_a_bit(*arguments: Any) -> tuple[Path, str]:
+        path, fingerprint = write(*arguments)
         raw = bytearray(path.read_bytes())
         raw[-1] ^= 1
         path.write_bytes(raw)
-        return path
+        return path, fingerprint
 
     write = vllm.write_weights
     monkeypatch.setattr(vllm, "write_weights", flip_a_bit)
@@ -223,6 +222,9 @@ def test_prompts_that_vllm_would_refuse_are_named_first(engine: FakeEngine):
         ValueError, match="longest prompt 3 .* exceed the 128 .* to 125 or less, or raise --vllm.max-len"
     ):
         sampler.generate(PROMPTS, SamplingParams(max_new_tokens=126), 1)
+    too_long = [Prompt((5,) * 140, seed=1)]
+    with pytest.raises(ValueError, match="prompt alone is too long: .*--filter.max-prompt-tokens 118, or raise --vllm"):
+        sampler.generate(too_long, SamplingParams(max_new_tokens=10), 1)
     with pytest.raises(ValueError, match="no tokens"):
         sampler.generate([Prompt((), seed=1)], SamplingParams(), 1)
     assert sampler.generate([], SamplingParams(), 1) == []
@@ -269,15 +271,6 @@ def test_a_description_of_cuda_memory_survives_json():
     assert got == [None, [2, 3], [3, 1], 0, None, torch.bfloat16, 0, b"\x00\xff", 12]
 
 
-def test_the_file_is_whole_or_not_there(tmp_path: Path):
-    weights = to_hf(tiny_model())
-    path = vllm.write_weights({name: tensor.detach() for name, tensor in weights.items()}, tmp_path, 12)
-    assert [file.name for file in tmp_path.iterdir()] == ["policy-000012.safetensors"]
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in load_file(path).items())
-    with pytest.raises(OSError, match="no such room in .*--vllm.folder"):
-        vllm.weights_folder(VllmConfig(folder=tmp_path), 2**60)
-
-
 def test_ipc_needs_one_gpu(monkeypatch: pytest.MonkeyPatch):
     state = {"gpu": "GPU-1", "workers": 1, "host": "here"}
     with pytest.raises(ValueError, match="--vllm.transfer ipc needs the learner .cpu."):
@@ -287,6 +280,8 @@ def test_ipc_needs_one_gpu(monkeypatch: pytest.MonkeyPatch):
     gpu, here = torch.device("cuda"), {**state, "host": socket.gethostname()}
     assert vllm.choose_transfer(VllmConfig(), here, gpu) == "ipc"
     assert vllm.choose_transfer(VllmConfig(transfer="file"), here, gpu) == "file"
+    assert vllm.choose_transfer(VllmConfig(), here, gpu, made=True) == "file", "no second model on the learner's GPU"
+    assert vllm.choose_transfer(VllmConfig(transfer="ipc"), here, gpu, made=True) == "ipc"
     for other in (state, {**here, "gpu": "GPU-2"}, {**here, "workers": 2}):
         assert vllm.choose_transfer(VllmConfig(), other, gpu) == "file"
 

@@ -28,6 +28,7 @@ from r1kit.model.tokenizer import load_tokenizer
 from r1kit.model.transformer import Decoder
 from r1kit.presets import RL
 from r1kit.sampling import vllm as vllm_module
+from r1kit.sampling.handover import named_weights
 from r1kit.sampling.local import LocalSampler
 from r1kit.sampling.vllm import VllmSampler, open_vllm, text_logprobs
 from r1kit.sampling.vllm_server import ServerError, ask
@@ -164,7 +165,7 @@ def test_a_hand_over_that_does_not_happen_is_noticed(
     sampler.load_weights(model, 7)
     other = load_model("demo-base", torch.float32)
     perturb(other, seed=2, scale=0.01)
-    engine, fingerprint = sampler._engine, vllm_module.Fingerprint(vllm_module.named_weights(other).values())
+    engine, fingerprint = sampler._engine, vllm_module.Fingerprint(named_weights(other).values())
     call = engine.call
 
     def pretend(method: str, *arguments: Any) -> list[dict[str, Any]]:

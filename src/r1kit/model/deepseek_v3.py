@@ -10,7 +10,7 @@ A experts a token is sent to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -220,9 +220,8 @@ class DeepseekV3(Stack):
         return parts[:2] == ["model", "layers"] and int(parts[2]) >= self.config.layers
 
 
-def deepseek_to_hf(model: DeepseekV3) -> dict[str, Tensor]:
-    """The weights under Hugging Face's names (views, no copy), without `kept`."""
-    weights: dict[str, Tensor] = {}
+def deepseek_to_hf(model: DeepseekV3) -> Iterator[tuple[str, Tensor]]:
+    """The blocks' weights under Hugging Face's names (views, no copy), without `kept`."""
     for layer, block in enumerate(cast("list[DeepseekBlock]", model.blocks)):
         prefix, attention = f"model.layers.{layer}.", block.attention
         names: dict[str, Any] = {
@@ -241,19 +240,25 @@ def deepseek_to_hf(model: DeepseekV3) -> dict[str, Tensor]:
                 "self_attn.q_a_layernorm": attention.q_norm,
                 "self_attn.q_b_proj": attention.q,
             }
-        weights |= {f"{prefix}{name}.weight": module.weight for name, module in names.items()}
+        for name, module in names.items():
+            yield f"{prefix}{name}.weight", module.weight
         if isinstance(block.mlp, SwiGLU):
-            weights |= _mlp_to_hf(f"{prefix}mlp.", block.mlp.gate_up.weight, block.mlp.down.weight)
+            yield from _mlp_to_hf(f"{prefix}mlp.", block.mlp)
             continue
-        experts, shared = block.mlp, block.mlp.shared
-        weights[f"{prefix}mlp.gate.weight"] = experts.router.weight
-        weights[f"{prefix}mlp.gate.e_score_correction_bias"] = experts.router.bias
-        weights |= _mlp_to_hf(f"{prefix}mlp.shared_experts.", shared.gate_up.weight, shared.down.weight)
+        experts = block.mlp
+        yield f"{prefix}mlp.gate.weight", experts.router.weight
+        yield f"{prefix}mlp.gate.e_score_correction_bias", experts.router.bias
+        yield from _mlp_to_hf(f"{prefix}mlp.shared_experts.", experts.shared)
         for number, (gate_up, down) in enumerate(zip(experts.gate_up, experts.down, strict=True)):
-            weights |= _mlp_to_hf(f"{prefix}mlp.experts.{number}.", gate_up, down)
-    return weights
+            yield from _gate_up_to_hf(f"{prefix}mlp.experts.{number}.", gate_up)
+            yield f"{prefix}mlp.experts.{number}.down_proj.weight", down
 
 
-def _mlp_to_hf(prefix: str, gate_up: Tensor, down: Tensor) -> dict[str, Tensor]:
-    gate, up = gate_up.chunk(2)
-    return {f"{prefix}gate_proj.weight": gate, f"{prefix}up_proj.weight": up, f"{prefix}down_proj.weight": down}
+def _mlp_to_hf(prefix: str, mlp: SwiGLU) -> Iterator[tuple[str, Tensor]]:
+    yield from _gate_up_to_hf(prefix, mlp.gate_up.weight)
+    yield f"{prefix}down_proj.weight", mlp.down.weight
+
+
+def _gate_up_to_hf(prefix: str, gate_up: Tensor) -> Iterator[tuple[str, Tensor]]:
+    for name, part in zip(("gate_proj", "up_proj"), gate_up.chunk(2), strict=True):
+        yield f"{prefix}{name}.weight", part

@@ -9,8 +9,11 @@ Shapes: T packed tokens, D width, B sequences of a chunk.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from collections.abc import Iterator
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 NO_LIMIT = 1 << 20
 """Context of a model whose config names none: one without positions."""
+LAYER = re.compile(r"[\w.]*?\.\d+(?=\.)")
 SCALED_LOGITS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
 """Config fields that make logits something else than hidden states times the head, with the value that does not."""
 
@@ -121,16 +125,39 @@ def load_generic(folder: Path, reason: str, dtype: torch.dtype, device: torch.de
     return model
 
 
-def generic_to_hf(model: GenericModel) -> dict[str, Tensor]:
-    """The weights under transformers' names, tied ones once, without buffers."""
-    buffers = {name for name, _ in model.hf.named_buffers()}
-    weights: dict[str, Tensor] = {}
-    seen = set[int]()
-    for name, tensor in model.hf.state_dict().items():
-        if name not in buffers and tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            weights[name] = tensor
-    return weights
+def generic_to_hf(model: GenericModel) -> Iterator[tuple[str, Tensor]]:
+    """The weights under the names of the model's files, tied ones once, without buffers.
+
+    Transformers keeps some weights in other tensors than the files, such as all experts of a layer in one: as when it
+    saves, they are made what the files have. That is done layer by layer, so that few copies are there at a time.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    for _, weights in groupby(_module_weights(model.hf), key=lambda weight: _layer_of(weight[0])):
+        yield from revert_weight_conversion(model.hf, dict(weights)).items()
+
+
+def _module_weights(hf: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """The weights under the names of transformers' modules, module by module: those with adapters are made merged."""
+    buffers = {name for name, _ in hf.named_buffers()}
+    parameters = {parameter.data_ptr() for parameter in hf.parameters()}
+    for path, module in hf.named_modules():
+        own: dict[str, Tensor] = {}
+        module._save_to_state_dict(own, f"{path}." if path else "", False)
+        for name, tensor in own.items():
+            if name in buffers:
+                continue
+            if (place := tensor.data_ptr()) in parameters:  # a merged one may be where another one was
+                parameters.remove(place)
+            elif any(place == parameter.data_ptr() for parameter in module.parameters(recurse=False)):
+                continue  # tied, and given before
+            yield name, tensor
+
+
+def _layer_of(name: str) -> str:
+    """`model.layers.3` of model.layers.3.mlp.gate.weight; empty outside of layers."""
+    found = LAYER.match(name)
+    return found[0] if found else ""
 
 
 @torch.no_grad()

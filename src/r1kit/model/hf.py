@@ -7,7 +7,7 @@ shard into the model's own memory. A folder keeps its config.json; what was read
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -54,45 +54,49 @@ def model_folder(name: str | Path) -> Path:
 
 
 def to_hf(model: Decoder) -> dict[str, Tensor]:
-    """The weights under Hugging Face's names, tied ones once: views, no copy; with adapters, merged."""
+    """The weights under the names of the model's own files, tied ones once; with adapters, merged. Views, no copy, but
+    for merged matrices and for experts that transformers keeps in one tensor."""
+    return dict(hf_tensors(model))
+
+
+def hf_tensors(model: Decoder) -> Iterator[tuple[str, Tensor]]:
+    """As `to_hf`, one after the other: a merged matrix is made when its turn comes, and not kept here."""
     if isinstance(model, GenericModel):
-        return generic_to_hf(model)
+        yield from generic_to_hf(model)
+        return
     assert isinstance(model, Stack)
-    weights = {"model.embed_tokens.weight": model.embed.weight, "model.norm.weight": model.norm.weight}
+    yield "model.embed_tokens.weight", model.embed.weight
+    yield "model.norm.weight", model.norm.weight
     if model.head is not None:
-        weights["lm_head.weight"] = model.head.weight
+        yield "lm_head.weight", model.head.weight
     if isinstance(model, DeepseekV3):
-        return weights | deepseek_to_hf(model)
+        yield from deepseek_to_hf(model)
+        return
     for layer, block in enumerate(cast("list[Block]", model.blocks)):
-        weights |= _block_to_hf(block, f"model.layers.{layer}.")
-    return weights
+        yield from _block_to_hf(block, f"model.layers.{layer}.")
 
 
-def _block_to_hf(block: Block, prefix: str) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = {}
+def _block_to_hf(block: Block, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for name, part in zip("qkv", block.qkv.weight.split(block.splits), strict=True):
-        weights[f"{prefix}self_attn.{name}_proj.weight"] = part
+        yield f"{prefix}self_attn.{name}_proj.weight", part
     if block.qkv.bias is not None:
         for name, part in zip("qkv", block.qkv.bias.split(block.splits), strict=True):
-            weights[f"{prefix}self_attn.{name}_proj.bias"] = part
+            yield f"{prefix}self_attn.{name}_proj.bias", part
     if block.q_norm is not None and block.k_norm is not None:
-        weights[f"{prefix}self_attn.q_norm.weight"] = block.q_norm.weight
-        weights[f"{prefix}self_attn.k_norm.weight"] = block.k_norm.weight
+        yield f"{prefix}self_attn.q_norm.weight", block.q_norm.weight
+        yield f"{prefix}self_attn.k_norm.weight", block.k_norm.weight
     if block.out.bias is not None:
-        weights[f"{prefix}self_attn.o_proj.bias"] = block.out.bias
+        yield f"{prefix}self_attn.o_proj.bias", block.out.bias
     if block.down.bias is not None:
-        gate, up = block.gate_up.bias.chunk(2)
-        names = ("gate_proj", gate), ("up_proj", up), ("down_proj", block.down.bias)
-        weights |= {f"{prefix}mlp.{name}.bias": bias for name, bias in names}
-    gate, up = block.gate_up.weight.chunk(2)
-    return weights | {
-        f"{prefix}self_attn.o_proj.weight": block.out.weight,
-        f"{prefix}mlp.gate_proj.weight": gate,
-        f"{prefix}mlp.up_proj.weight": up,
-        f"{prefix}mlp.down_proj.weight": block.down.weight,
-        f"{prefix}input_layernorm.weight": block.input_norm.weight,
-        f"{prefix}post_attention_layernorm.weight": block.mlp_norm.weight,
-    }
+        for name, bias in zip(("gate", "up"), block.gate_up.bias.chunk(2), strict=True):
+            yield f"{prefix}mlp.{name}_proj.bias", bias
+        yield f"{prefix}mlp.down_proj.bias", block.down.bias
+    yield f"{prefix}self_attn.o_proj.weight", block.out.weight
+    for name, part in zip(("gate", "up"), block.gate_up.weight.chunk(2), strict=True):
+        yield f"{prefix}mlp.{name}_proj.weight", part
+    yield f"{prefix}mlp.down_proj.weight", block.down.weight
+    yield f"{prefix}input_layernorm.weight", block.input_norm.weight
+    yield f"{prefix}post_attention_layernorm.weight", block.mlp_norm.weight
 
 
 def load_model(name: str | Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Decoder:

@@ -230,6 +230,20 @@ class Adapters:
                 layer._merged = None
 
 
+@contextmanager
+def bases(model: nn.Module) -> Iterator[bool]:
+    """While open, the layers' `weight` is the frozen one: shapes cost nothing. Whether the model has adapters."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
+    before = [layer._merged for layer in layers]
+    try:
+        for layer in layers:
+            layer._merged = layer.base
+        yield bool(layers)
+    finally:
+        for layer, merged in zip(layers, before, strict=True):
+            layer._merged = merged
+
+
 def add_adapters(model: nn.Module, config: LoraConfig, *, seed: int, base: str) -> Adapters | None:
     """Freeze `model` and put adapters on its linear layers; None, and nothing changed, where `config` has none.
 

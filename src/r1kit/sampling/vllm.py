@@ -9,10 +9,8 @@ Shapes: T tokens of the probe, V vocabulary, R replicas.
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,9 +21,9 @@ import torch
 from torch import Tensor
 
 from r1kit.config import VllmConfig
-from r1kit.model.hf import to_hf
 from r1kit.model.transformer import Decoder, PackedAttention
-from r1kit.sampling.base import OnProgress
+from r1kit.sampling.base import OnProgress, shorter
+from r1kit.sampling.handover import layout_of, named_weights, weights_folder, write_weights
 from r1kit.sampling.vllm_engine import Engine, InProcess, Piece, check_vllm, engine_arguments
 from r1kit.sampling.vllm_server import Server, ServerProcess
 from r1kit.sampling.vllm_worker import Fingerprint, export_tensor, gpu_of, stale
@@ -69,9 +67,10 @@ class VllmSampler:
             raise ValueError("a prompt has no tokens; give at least one (a template or a BOS token)")
         longest, context = max(len(prompt.tokens) for prompt in prompts), self.state["max_len"]
         if longest + params.max_new_tokens > context:
+            way = shorter(longest, params.max_new_tokens, context)
             raise ValueError(
                 f"longest prompt {longest} + --max-new-tokens {params.max_new_tokens} tokens exceed the {context} that "
-                f"vLLM was started with; lower --max-new-tokens to {context - longest} or less, or raise --vllm.max-len"
+                f"vLLM was started with; {way}, or raise --vllm.max-len"
             )
         comparable = params.temperature == 0 or (params.top_p == 1 and params.top_k == 0)
         self._check_held()
@@ -86,10 +85,7 @@ class VllmSampler:
         and the mean difference of the probe's log-probs, nats a token.
         """
         start = time.perf_counter()
-        weights = named_weights(source)
-        device = next(iter(weights.values())).device
-        handed = str(Fingerprint(weights.values()))
-        with self._offered(weights, device, version) as offer:
+        with self._offered(source, version) as (offer, handed):
             proof = [handed] if self._engine.replicas > 1 else []
             replies = self._engine.call("r1kit_load", version, offer, *proof)
         for reply, before in zip(replies, self._resident or [""] * len(replies), strict=True):
@@ -144,20 +140,23 @@ class VllmSampler:
                 )
 
     @contextmanager
-    def _offered(self, weights: Mapping[str, Tensor], device: torch.device, version: int) -> Iterator[dict[str, Any]]:
-        """What tells vLLM's workers where the weights are, valid while this is open."""
+    def _offered(self, source: Decoder, version: int) -> Iterator[tuple[dict[str, Any], str]]:
+        """What tells vLLM's workers where the weights are, valid while this is open; and the weights' fingerprint."""
         state = {**self.state, "workers": self.state["workers"] * self._engine.replicas}
-        if choose_transfer(self._cfg, state, device) == "ipc":
-            held = {name: tensor.contiguous() for name, tensor in weights.items()}
+        device, layout = source.embed.weight.device, layout_of(source)
+        if choose_transfer(self._cfg, state, device, made=layout.made) == "ipc":
+            held = {name: tensor.contiguous() for name, tensor in named_weights(source).items()}
+            handed = str(Fingerprint(held.values()))
             torch.cuda.synchronize(device)
             try:
-                yield {"ipc": {name: export_tensor(tensor) for name, tensor in held.items()}}
+                yield {"ipc": {name: export_tensor(tensor) for name, tensor in held.items()}}, handed
             finally:
                 torch.cuda.ipc_collect()
             return
-        folder = weights_folder(self._cfg, sum(tensor.nbytes for tensor in weights.values()))
+        folder = weights_folder(self._cfg, layout.size)
         try:
-            yield {"file": str(write_weights(weights, folder, version))}
+            path, handed = write_weights(source, layout, folder, version)
+            yield {"file": str(path)}, handed
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -205,11 +204,6 @@ def open_vllm(
             process.close()
 
 
-def named_weights(model: Decoder) -> dict[str, Tensor]:
-    """The weights under the names of the model's own files, tied ones once; with adapters, merged."""
-    return {name: tensor.detach() for name, tensor in to_hf(model).items()}
-
-
 @torch.no_grad()
 def text_logprobs(model: Decoder, tokens: Sequence[int]) -> Tensor:
     """Log-probs [T - 1] at temperature 1 of every token but the first, by the learner's module; float64, on the CPU."""
@@ -220,8 +214,11 @@ def text_logprobs(model: Decoder, tokens: Sequence[int]) -> Tensor:
     return logprobs_TV.gather(-1, tokens_T[1:, None]).squeeze(-1).double().cpu()
 
 
-def choose_transfer(cfg: VllmConfig, state: Mapping[str, Any], device: torch.device) -> str:
-    """CUDA IPC when the learner's GPU is vLLM's one GPU, else a file. ValueError for IPC that cannot be."""
+def choose_transfer(cfg: VllmConfig, state: Mapping[str, Any], device: torch.device, *, made: bool = False) -> str:
+    """CUDA IPC when the learner's GPU is vLLM's one GPU, else a file. ValueError for IPC that cannot be.
+
+    `made`: the weights are not the learner's own tensors, and by IPC all of them would be a second model on its GPU.
+    """
     shared = (
         device.type == "cuda"
         and state["gpu"] == gpu_of(device)
@@ -233,28 +230,6 @@ def choose_transfer(cfg: VllmConfig, state: Mapping[str, Any], device: torch.dev
             f"--vllm.transfer ipc needs the learner ({device}) and one vLLM worker ({state['workers']} on "
             f"{state['gpu'] or 'a CPU'} of {state['host']}) on the same GPU; use --vllm.transfer file"
         )
+    if cfg.transfer == "auto" and made:
+        return "file"
     return "file" if cfg.transfer == "file" or not shared else "ipc"
-
-
-def weights_folder(cfg: VllmConfig, size: int) -> Path:
-    """A new folder for a file of `size` bytes: in `cfg.folder`, else in memory (/dev/shm), else where temporary files
-    go. OSError when none has the room."""
-    places = [cfg.folder] if cfg.folder else [Path("/dev/shm"), Path(tempfile.gettempdir())]
-    for place in places:
-        if place.is_dir() and shutil.disk_usage(place).free > size + 2**20:
-            return Path(tempfile.mkdtemp(prefix="r1kit-weights-", dir=place))
-    raise OSError(
-        f"the weights for vLLM need {size / 2**30:.1f} GiB, and there is no such room in "
-        f"{' or '.join(str(place) for place in places)}; give a folder with --vllm.folder"
-    )
-
-
-def write_weights(weights: Mapping[str, Tensor], folder: Path, version: int) -> Path:
-    """Write policy-VERSION.safetensors: it is there as a whole or not at all."""
-    from safetensors.torch import save_file
-
-    path = folder / f"policy-{version:06d}.safetensors"
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, temporary)
-    os.replace(temporary, path)
-    return path
