@@ -102,7 +102,7 @@ def test_a_copy_of_a_hub_set_is_read_in_its_place(tmp_path: Path, monkeypatch: p
     train = load_problems("gsm8k", "train", 0)
     assert sorted(problem.gold for problem in train.first(2)) == ["1000", "1001"]
     [heldout] = load_problems("gsm8k", "heldout", 0).first(1)
-    assert (heldout.task, heldout.scorer, heldout.gold) == ("gsm8k", "number", "1002")
+    assert (heldout.task, heldout.scorer, heldout.gold) == ("gsm8k", "math", "1002")
     assert [row.split for row in read_rows("openai/gsm8k:main")] == ["heldout", "train", "train"]
     with pytest.raises(ValueError, match="asked for, it has 2"):
         load_problems("gsm8k@train", "train", 0).first(3)
@@ -183,7 +183,10 @@ def test_known_sets_are_named_as_the_hub_wants_it():
     ("row", "prompt", "gold", "scorer"),
     [
         ({"prompt": "a", "answer": 2, "scorer": "number"}, "a", 2, "number"),
-        ({"question": "q", "answer": "It is 2.\n#### 1,234"}, "q", "1234", "number"),
+        ({"question": "q", "answer": "It is 2.\n#### 1,234"}, "q", "1234", ""),
+        ({"question": "q", "answer": "#### Step 1\nSo $3 - 10$.\n#### -7\n"}, "q", "-7", ""),
+        ({"question": "q", "answer": "Both fit.\n#### (1,000, 2)"}, "q", "(1,000, 2)", ""),
+        ({"question": "q", "answer": "First \\frac12+\\frac14, so it is \\boxed{\\frac34}."}, "q", "\\frac34", ""),
         ({"problem": "q", "solution": "so $\\boxed{\\frac{1}{2}}$", "level": "Level 5"}, "q", "\\frac{1}{2}", ""),
         ({"problem": "q", "solution": "so \\boxed{3}", "answer": "3"}, "q", "3", ""),
         ({"Problem": "q", "Solution": "long", "Answer": 204}, "q", 204, ""),
@@ -239,7 +242,7 @@ def test_flags_name_the_columns(tmp_path: Path):
 
 def test_rows_of_public_sets_that_no_scorer_can_use_are_counted(tmp_path: Path):
     good = [{"question": f"{n}?", "answer": f"#### {n}"} for n in range(30)]
-    rows = [*good, {"question": "how?", "answer": "#### many"}, {"problem": "why?", "solution": "no box at all"}]
+    rows = [*good, {"question": "how?", "answer": "#### not found"}, {"problem": "why?", "solution": "no box at all"}]
     problems = load_problems(write(tmp_path / "a.jsonl", rows), "train", 0)
     assert problems.summary.endswith(  # type: ignore[attr-defined]
         "a.jsonl: 32 rows read, 30 kept; dropped 2 that have no usable answer (first: a.jsonl:31)"
@@ -255,10 +258,75 @@ def test_a_problem_without_a_final_answer_is_left_out(tmp_path: Path, answer: st
     assert "2 rows read, 1 kept; dropped 1 that have no usable answer" in problems.summary  # type: ignore[attr-defined]
 
 
+RATIONALE = "First \\frac12+\\frac14 of it is gone, so what is left is "
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("She sold 48/2 = <<48/2=24>>24.\nTogether 48+24 = 72.\n#### 72", "72"),
+        ("#### 1,234", "1234"),
+        (f"{RATIONALE}$\\boxed{{\\frac34}}$.", "\\frac34"),
+        (f"{RATIONALE}$\\boxed{{1}}$ and $\\boxed{{2}}$.", "1, 2"),
+        (f"{RATIONALE}$\\boxed{{1}}$. No: it is $\\boxed{{2}}$.", "2"),
+        ("x=3\n\\boxed{3}", "3"),
+        ("\\boxed{5}", "5"),
+        ("$\\boxed{\\frac{1}{2}}$", "\\frac{1}{2}"),
+        ("\\boxed{1} and \\boxed{2}", "\\boxed{1} and \\boxed{2}"),
+        ("\\boxed{5}\\text{ cm}", "\\boxed{5}\\text{ cm}"),
+        ("5 red apples and 3 more", "5 red apples and 3 more"),
+        (" 42 ", " 42 "),
+        (42, 42),
+    ],
+)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_whole_solution_as_the_answer_ends_with_the_gold(answer: Any, gold: Any, mapped: bool):
+    given = problem_of("f:1", {"prompt": "q", "answer": answer}, mapped=mapped)
+    assert (given.gold, given.own) == (gold, not mapped)
+    assert given.solution == (answer if gold != answer else ""), "an evaluation set's solutions are looked for"
+    for scorer in ("code", "exact"):  # code has comments, and what is exact is as it stands
+        assert problem_of("f:1", {"prompt": "q", "answer": answer, "scorer": scorer}).gold == answer
+
+
+def test_gsm8k_with_other_names_of_columns_is_read(tmp_path: Path):
+    rows = [{"q_text": f"{n}+1?", "full_solution": f"{n}+1 = {n + 1}\n#### {n + 1}"} for n in range(20)]
+    rows += [{"q_text": "Why?", "full_solution": "proof"}]
+    spec = f"{write(tmp_path / 'a.jsonl', rows)}@train"
+    columns = ColumnsConfig(prompt="q_text", answer="full_solution")
+    problems = load_problems(spec, "train", 0, columns=columns)
+    assert [p.gold for p in problems.problems] == [str(n + 1) for n in range(20)]  # type: ignore[attr-defined]
+    assert "21 rows read, 20 kept; dropped 1 that have no usable answer" in problems.summary  # type: ignore[attr-defined]
+    own = [{"prompt": row["q_text"], "answer": row["full_solution"], "id": f"mine-{n}"} for n, row in enumerate(rows)]
+    problems = load_problems(f"{write(tmp_path / 'b.jsonl', own)}@train", "train", 0)
+    assert [(p.id, p.gold) for p in problems.problems][:2] == [("mine-0", "1"), ("mine-1", "2")]  # type: ignore[attr-defined]
+    assert "21 rows read, 20 kept" in problems.summary  # type: ignore[attr-defined]
+
+
+def test_rows_with_roles_that_no_template_has_are_counted(tmp_path: Path):
+    ask, say = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    rows = [
+        {"messages": [ask, say]},
+        {"messages": [ask, {"role": "tool", "content": [{"type": "text", "text": "4"}]}, say]},
+        {"messages": [{"role": "developer", "content": "Be brief."}, ask, say]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "{}"}]},
+        {"prompt": [ask, {"role": "tool", "content": None}], "completion": [say]},
+        {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "q"}]}, say]},
+    ]
+    found = read_conversations([write(tmp_path / "a.jsonl", rows)])
+    assert len(found) == 1
+    assert "6 rows read, 1 kept; dropped 2 that have a message of role tool (first: a.jsonl:2)" in found.summary
+    assert "1 that have a message of role developer (first: a.jsonl:3)" in found.summary
+    assert "1 that have a message of role function_call" in found.summary
+    assert "1 that have a message with a part of type image" in found.summary
+    mistaken = [*rows, {"messages": [{"role": "asistant", "content": "a"}]}]
+    with pytest.raises(ValueError, match="b.jsonl:7: .*asistant.*one of system, user, assistant"):
+        read_conversations([write(tmp_path / "b.jsonl", mistaken)])
+
+
 def test_the_scorer_is_the_rows_then_the_flags_then_the_layouts(tmp_path: Path):
     rows = [{"question": "1+1?", "answer": "so\n#### 2"}, {"prompt": "1+2?", "answer": "3", "scorer": "math"}]
     spec = f"{write(tmp_path / 'a.jsonl', rows)}@train"
-    for flag, expected in (("", ["number", "math"]), ("exact", ["exact", "math"])):
+    for flag, expected in (("", ["math", "math"]), ("number", ["number", "math"]), ("exact", ["exact", "math"])):
         problems = load_problems(spec, "train", 0, columns=ColumnsConfig(scorer=flag)).problems  # type: ignore[attr-defined]
         assert [problem.scorer for problem in problems] == expected
 

@@ -61,8 +61,8 @@ def test_golds_of_knights():
 
 
 REAL = {
-    "math_bench/gsm8k_train.jsonl@train": (7473, "number"),
-    "math_bench/gsm8k_test.jsonl@test": (1319, "number"),
+    "math_bench/gsm8k_train.jsonl@train": (7473, "math"),
+    "math_bench/gsm8k_test.jsonl@test": (1319, "math"),
     "math_bench/math500.jsonl@test": (500, "math"),
     "math_bench/aime24.jsonl@test": (30, "math"),
     "math_bench/cmath_dev_zh.jsonl@test": (600, "math"),
@@ -89,6 +89,22 @@ def test_real_sets(name: str):
     assert "<think>" not in text and "<|im_start|>" not in text and "####" not in text
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_gold_of_gsm8k_is_right_however_it_is_written(split: str):
+    """In the ways that models write a number; the number beside it is wrong."""
+    side = "train" if split == "train" else "heldout"
+    problems = load_problems(f"{shared(f'math_bench/gsm8k_{split}.jsonl')}@{split}", side, 0).problems  # type: ignore[attr-defined]
+    golds = [problem.gold for problem in problems]
+    assert len(golds) == {"train": 7473, "test": 1319}[split] and not any("," in gold for gold in golds)
+    assert (split == "test") or any(gold.startswith("-") for gold in golds)
+    written = ("{0}", "{0:,}", "{0} dollars", "**{0}**", "\\${0}", "The answer is {0}.")
+    for gold in golds if split == "test" else [gold for gold in golds if not gold.isdecimal() or int(gold) > 999]:
+        number = int(gold)
+        answers = [(form.format(number), "right") for form in written] + [(f"{number + 1}", "wrong")]
+        judged = {answer: score_answer("math", answer, gold).verdict for answer, _ in answers}
+        assert judged == dict(answers)
+
+
 def test_mgsm_has_no_line_of_names():
     spec = f"{shared('math_bench/mgsm_zh.tsv')}@test"
     columns = ColumnsConfig(prompt="1", answer="2", scorer="number")
@@ -111,5 +127,7 @@ def test_math500_is_found_in_math_training_problems():
 def test_real_conversations():
     assert len(read_conversations([shared("cot_traces/star1_r1_safety_1000.jsonl")])) == 1000
     assert len(read_conversations([shared("cot_traces/marco_o1_cot_demo.json")])) == 125
+    with pytest.raises(ValueError, match="50 rows read, 0 kept; dropped .* that have a message"):
+        read_conversations([shared("cot_traces/reason_tool_use_demo_50.jsonl")])
     talks = read_conversations([shared("math_bench/gsm8k_test.jsonl")])
     assert len(talks) == 1319 and "####" in talks[0].messages[-1].content

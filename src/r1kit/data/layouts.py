@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from r1kit.data.turns import read_turns
+from r1kit.data.turns import read_turns, unread
+from r1kit.rewards.accuracy import WHOLE_RESPONSE, read_number
 from r1kit.rewards.format import last_boxed
+from r1kit.rewards.math.final import boxed_answers
 from r1kit.types import Message
 
 QUESTIONS = ("problem", "question", "query", "instruction", "input")
@@ -46,7 +48,11 @@ CONVERSATION_FORM = (
     "--columns.prompt and --columns.completion"
 )
 
-GSM8K_ANSWER = re.compile(r"####\s*(.+?)\s*\Z", re.DOTALL)
+GSM8K_ANSWER = re.compile(r"####\s*([^\n#]+?)\s*\Z")
+SPOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|(?<![\\A-Za-z])[^\W\d_]{2,}")
+"""Words, commands of LaTeX apart."""
+OWN_WORDS = 3
+"""So many besides a box, or a second line, make an answer a whole solution; `\\boxed{1} and \\boxed{2}` is none."""
 DAPO = re.compile(
     r"\A\s*Solve the following math problem step by step\. The last line of your response should be of the form "
     r"Answer: \$?(?:Answer|\\boxed\{Answer\})\$? \(without quotes\) where \$?Answer\$? is the answer to the problem\."
@@ -104,8 +110,13 @@ def problem_of(where: str, row: Mapping[str, Any], *, mapped: bool = False, scor
         messages = _prompt(where, row["prompt"] if plain is None and "prompt" in row else plain)
         return GivenProblem(messages, _plain(gold), scorer, own=False, solution=solution)
     if "prompt" in row and "answer" in row:
-        messages = _prompt(where, row["prompt"])
-        return GivenProblem(messages, row["answer"], scorer, own=not mapped)
+        messages, given = _prompt(where, row["prompt"]), row["answer"]
+        reads = scorer in ("", "math", "number") or (mapped and scorer not in WHOLE_RESPONSE)
+        gold = final_of(given) if reads and isinstance(given, str) else given
+        changed = gold != given
+        # A row that says that it has no answer is left out, not its author's to mend.
+        own = not mapped and (bool(gold) or not changed)
+        return GivenProblem(messages, gold, scorer, own=own, solution=given if changed else "")
     question = next((name for name in ("prompt", *QUESTIONS) if name in row), None)
     answer = next((name for name in ANSWERS if name in row), None)
     judged = "helpful" if "chosen" in row else "safety" if "is_safe" in row else ""
@@ -116,14 +127,28 @@ def problem_of(where: str, row: Mapping[str, Any], *, mapped: bool = False, scor
         raise ValueError(f"{where}: no field {missing!r} among {sorted(row)}; {PROBLEM_FORM}")
     messages = _prompt(where, row[question])
     value = row[answer] if answer else row["solution"]
-    if isinstance(value, str) and (found := GSM8K_ANSWER.search(value)):
-        return GivenProblem(messages, found[1].replace(",", ""), scorer or "number", own=False, solution=solution)
-    if isinstance(value, str) and value.strip().casefold() in NO_ANSWER:
-        value = ""
-    elif answer is None:  # MATH: the gold is in the solution's box. DAPO's solution is the answer itself.
-        boxed = last_boxed(str(value))
-        value = boxed if boxed is not None else value if len(str(value).split()) == 1 else ""
+    if answer is None and isinstance(value, str) and not GSM8K_ANSWER.search(value):
+        # MATH: the gold is in the solution's box. DAPO's solution is the answer itself.
+        boxed = last_boxed(value)
+        value = boxed if boxed is not None else value if len(value.split()) == 1 else ""
+    if isinstance(value, str) and scorer not in WHOLE_RESPONSE:
+        value = final_of(value)
     return GivenProblem(messages, _plain(value), scorer, own=False, solution=solution)
+
+
+def final_of(answer: str) -> str:
+    r"""The gold in an answer that is a whole solution: what follows its last `####`, else its last box, with those
+    right beside it. Empty where it says that there is none. Any other answer stays as it is."""
+    if found := GSM8K_ANSWER.search(answer):
+        answer = found[1].replace(",", "") if read_number(found[1]) is not None else found[1]
+    if answer.strip().casefold() in NO_ANSWER:
+        return ""
+    boxed = boxed_answers(answer) if "\\boxed" in answer else None
+    if not boxed:
+        return answer
+    besides = len(SPOKEN.findall(answer)) - len(SPOKEN.findall(boxed))
+    alone = answer.strip(" .$") == rf"\boxed{{{boxed}}}"
+    return boxed if alone or besides >= OWN_WORDS or "\n" in answer.strip() else answer
 
 
 def conversation_of(where: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -153,11 +178,16 @@ def conversation_of(where: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
     return messages
 
 
-def lacks_reply(row: Mapping[str, Any]) -> bool:
-    """Whether the columns with what the assistant says are there and null: public sets have such rows."""
+def unusable(row: Mapping[str, Any]) -> str:
+    """Why a row, which is as its set has it, cannot be learnt: "have no reply", where the columns with what the
+    assistant says are null, or "have a message of role tool". Empty where nothing speaks against it."""
     row = _lower(row)
     found = [row[name] for name in ("messages", "conversations", *REPLIES) if name in row]
-    return bool(found) and all(value is None for value in found)
+    if found and all(value is None for value in found):
+        return "have no reply"
+    fields = _given(row, "messages", "conversations"), _given(row, "prompt", *QUESTIONS), _given(row, *REPLIES)
+    odd = next(filter(None, (unread(row[field]) for field in fields if field)), "")
+    return odd and f"have a message {odd}"
 
 
 def _given(row: Mapping[str, Any], *names: str) -> str | None:

@@ -11,6 +11,20 @@ ROLES = {
     "model": "assistant",
 }  # fmt: skip
 """Role names in data -> ours."""
+UNREAD = frozenset(
+    {
+        "tool",
+        "tool_call",
+        "tool_calls",
+        "tool_response",
+        "function",
+        "function_call",
+        "function-call",
+        "function_response",
+    }
+    | {"observation", "ipython", "environment", "developer"}
+)
+"""Roles that public sets have and templates here do not. Any other name is taken for a mistake."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Where APIs put the thought of a message, apart from its content."""
 
@@ -27,6 +41,20 @@ def read_turns(where: str, field: str, value: Any, text_role: str = "") -> tuple
         allowed = "a text or a list of messages" if text_role else "a list of messages"
         raise ValueError(f"{where}: {field} is {str(value)[:60]!r}; give {allowed}")
     return tuple(_message(where, field, turn) for turn in value)
+
+
+def unread(value: Any) -> str:
+    """The first role of UNREAD in a list of messages, or kind of content that is no text: "of role tool", "with a part
+    of type image". Empty for none."""
+    turns = [turn for turn in value if isinstance(turn, dict)] if isinstance(value, list) else []
+    for turn in turns:
+        if (role := str(turn.get("role") or turn.get("from")).lower()) in UNREAD:
+            return f"of role {role}"
+        parts = turn.get("content")
+        kinds = [part.get("type") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+        if kind := next((kind for kind in kinds if isinstance(kind, str) and kind != "text"), ""):
+            return f"with a part of type {kind}"
+    return ""
 
 
 def _message(where: str, field: str, turn: Any) -> Message:

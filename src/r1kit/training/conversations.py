@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 from r1kit.algo.packing import Packable
 from r1kit.config.source import ColumnsConfig, FilterConfig
 from r1kit.data.filters import Seen, Tally
-from r1kit.data.layouts import CONVERSATION_COLUMNS, CONVERSATION_FORM, conversation_of, lacks_reply
+from r1kit.data.layouts import CONVERSATION_COLUMNS, CONVERSATION_FORM, conversation_of, unusable
 from r1kit.data.rows import read_rows
 from r1kit.data.spool import Spool
 from r1kit.model.chat import turn_end
@@ -126,8 +126,8 @@ def read_conversations(
         )
         for row in rows:
             tally.read += 1
-            if lacks_reply(row.fields):
-                tally.drop("have no reply", row.where)
+            if reason := unusable(row.fields):
+                tally.drop(reason, row.where)
                 continue
             messages = conversation_of(row.where, row.fields)
             if system_prompt and messages[0].role != "system":
