@@ -15,7 +15,7 @@ LAYERS = [
     {"presets"},
     {"recipes"},
     {"trackers"},
-    {"run", "allocator", "jsonl"},
+    {"run", "allocator", "jsonl", "digest"},
     {"model", "algo", "sandbox"},
     {"sampling", "rewards", "scoring"},
     {"data"},

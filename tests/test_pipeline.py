@@ -142,6 +142,30 @@ def test_a_changed_file_of_the_users_runs_its_stage_again(ran: list[str], go: Ca
     assert ran == ["sft"]
 
 
+def test_a_folder_of_the_users_counts_by_what_it_holds(ran: list[str], go: Callable[..., None], tmp_path: Path):
+    data, model, run = tmp_path / "data", tmp_path / "model", tmp_path / "mine"
+    weights = run / "checkpoints" / "step-000010" / "model" / "model.safetensors"
+    for file in (data / "part" / "samples.jsonl", model / "config.json", model / "model.safetensors", weights):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("one")
+    stages = {
+        "sft": SFTConfig(data=(str(data),)), "other": RLConfig(),
+        "rl": RLConfig(model=str(model)), "score": EvalConfig(model=str(run)),
+    }  # fmt: skip
+    go(stages)
+    for file, again in (
+        (data / "part" / "samples.jsonl", ["sft"]),
+        (model / "config.json", ["rl"]),
+        (model / "model.safetensors", ["rl"]),
+        (weights, ["score"]),
+        (run / "metrics.jsonl", []),  # what a run says of itself is nothing that a stage reads
+    ):
+        file.write_text("changed")
+        ran.clear()
+        go(stages)
+        assert ran == again, file
+
+
 def test_a_stage_that_was_cut_off_goes_on(ran: list[str], go: Callable[..., None], monkeypatch, tmp_path: Path):
     scripted = pipeline.execute
 
@@ -197,6 +221,7 @@ def test_what_is_missing_is_found_before_the_first_stage():
         (SFTConfig(data=("nowhere.jsonl",)), "nowhere.jsonl: no such file"),
         (RLConfig(tasks=("count",)), "no task 'count' .did you mean countdown"),
         (RLConfig(model="./nowhere"), "nowhere"),
+        (SFTConfig(template="shrot"), "no template 'shrot'; templates are short, "),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             pipeline.check(config)

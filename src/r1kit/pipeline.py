@@ -31,6 +31,7 @@ from r1kit.config import (
     SFTConfig,
     to_dict,
 )  # fmt: skip
+from r1kit.digest import file_digest, folder_digest
 from r1kit.model.hf import SHIPPED, model_folder
 from r1kit.recipes import Recipe, load_recipe
 from r1kit.run import CHANGEABLE, clock, cpu_cores, write_json_atomic
@@ -185,7 +186,7 @@ def key_of(stage: Stage, stages: Sequence[Stage]) -> str | None:
         if state_of(by_name[name], stages) != "done":
             return None
         inputs[name] = _mark(by_name[name])["output"]
-    outside = {text: [_digest(file) for file in _files(text)] for text in stage.outside}
+    outside = {text: _outside(text) for text in stage.outside}
     return hashlib.sha256(json.dumps([stage.identity, inputs, outside], sort_keys=True).encode()).hexdigest()
 
 
@@ -249,18 +250,16 @@ def execute(config: Any) -> None:
 
 
 def output_digest(folder: Path) -> str:
-    """Hash of what a stage made: its last checkpoint's model where it has one, else its files without times."""
+    """Hash of what a folder holds: its last checkpoint's model where it has one, else its files without times."""
     checkpoints = sorted(folder.glob("checkpoints/step-*")) or sorted(folder.glob("student/checkpoints/step-*"))
     root = checkpoints[-1] if checkpoints else folder
-    files = sorted(
-        p for p in root.rglob("*") if p.is_file() and p.name not in NOT_OUTPUT and not p.name.startswith(".")
-    )
-    return hashlib.sha256(json.dumps([[str(p.relative_to(root)), _digest(p)] for p in files]).encode()).hexdigest()
+    return folder_digest(root, NOT_OUTPUT)
 
 
 def check(config: Any) -> None:
-    """Find what is missing outside the pipeline before the first stage computes: tasks, models and data."""
+    """Find what is missing outside the pipeline before the first stage computes: tasks, models, data, templates."""
     from r1kit.data.rows import check_source
+    from r1kit.model.chat import check_template
     from r1kit.rewards.accuracy import check_scorer
     from r1kit.tasks import load_problems
     from r1kit.training.models import resolve_model
@@ -276,6 +275,8 @@ def check(config: Any) -> None:
                 check_scorer(value)
             case "track":
                 check_trackers(value)
+            case "template" if value:
+                check_template(value)
             case "model" | "teacher" if _local(value):
                 resolve_model(value)
             case "data" | "general_data":
@@ -363,13 +364,21 @@ def sizes(config: Any) -> str:
             return f"pretrain, {config.steps:,} steps"
 
 
-def _files(text: str) -> list[Path]:
-    """The files that a config's text names: a data file, a reward function's file, the weights of a model folder."""
-    file, function, _ = text.partition(".py:")
-    path = model_folder(text) if text in SHIPPED else Path(f"{file}.py" if function else text)
+def _outside(text: str) -> list[str]:
+    """Hashes of the files that a config's text names: a data file, a reward function's file, or what is in a folder.
+
+    Of a run folder what a stage takes from it: its last model, or its data. Empty for a text that names no file.
+    """
     if len(text) > 1000:
         return []
-    return sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    if text in SHIPPED:
+        return [file_digest(file) for file in sorted(model_folder(text).glob("*.safetensors"))]
+    file, function, _ = text.partition(".py:")
+    path = Path(f"{file}.py" if function else text)
+    if path.is_dir():
+        run = (path / "checkpoints").is_dir() or (path / "metrics.jsonl").is_file()
+        return [output_digest(path) if run else folder_digest(path)]
+    return [file_digest(path)] if path.is_file() else []
 
 
 def _mark(stage: Stage) -> dict[str, Any]:
@@ -384,8 +393,3 @@ def _set_aside(folder: Path) -> Path:
     aside.parent.mkdir(exist_ok=True)
     folder.rename(aside)
     return aside
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
