@@ -1,6 +1,7 @@
 """Configs check themselves and survive config.json; presets hold the paper's numbers."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from r1kit.config import (
     AlgoConfig,
     ChatConfig,
     EvalConfig,
+    EvaluateConfig,
     ModelShape,
     OnPolicyConfig,
     OptimConfig,
     ReadableConfig,
+    RejectConfig,
     RLConfig,
     from_dict,
     to_dict,
@@ -24,7 +27,9 @@ CONFIGS = {
     **{f"rl {name}": config for name, (_, config) in presets.RL.items()},
     **{f"pretrain {name}": config for name, (_, config) in presets.PRETRAIN.items()},
     **{f"algo {name}": config for name, config in presets.ALGOS.items()},
-    "evaluate": EvalConfig(model="m", out=Path("somewhere")),
+    "evaluation": EvalConfig(model="m", out=Path("somewhere")),
+    "evaluate": EvaluateConfig(model="m", format="free"),
+    "reject": RejectConfig(model="m", format="r1"),
     "chat": ChatConfig(model="m"),
 }
 
@@ -78,6 +83,8 @@ def test_variants_differ_from_grpo_where_their_papers_do():
         (lambda: OptimConfig(lr=-1), "--optim.lr is -1"),
         (lambda: AlgoConfig(kl_coef=-0.1), "--algo.kl-coef is -0.1"),
         (lambda: EvalConfig(num_samples=0), "--num-samples is 0"),
+        (lambda: EvalConfig(top_k=-1), "--top-k is -1"),
+        (lambda: RLConfig(temperature=0.0), "--temperature is 0; give a value above 0: .* greedy"),
         (lambda: RLConfig(group_size=1), "--group-size is 1"),
         (lambda: RLConfig(steps=10, minibatches=4), "--steps 10 must be a multiple"),
         (lambda: replace(presets.rl_r1_zero(), save_every=100), "--save-every 100 must be a multiple"),
@@ -103,7 +110,17 @@ def test_a_wrong_value_is_named_with_its_flag(make, message):
         make()
 
 
+@pytest.mark.parametrize("make", [EvalConfig, RejectConfig, RLConfig])
+@pytest.mark.parametrize(("name", "value"), [("temperature", -1), ("top_p", 0), ("top_p", 1.5), ("max_new_tokens", 0)])
+def test_settings_that_nothing_can_be_sampled_with(make: Callable[..., object], name: str, value: float):
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} is {value}; give "):
+        make(**{name: value})
+
+
 def test_the_ends_of_a_range_are_in_it():
+    EvalConfig(temperature=0, top_p=1, top_k=0, max_new_tokens=1)
+    RejectConfig(temperature=0, top_p=0.01, max_new_tokens=1)
+    RLConfig(temperature=0.01, top_p=0.01, top_k=1, max_new_tokens=1)
     OnPolicyConfig(steps=1, problems_per_step=1, group_size=1, max_new_tokens=1, temperature=0.01)
     ReadableConfig(min_consistency=0, max_repetition=0, max_paragraph_chars=0, min_tokens=0, max_tokens=0)
     ReadableConfig(min_consistency=1, max_repetition=1, min_tokens=4, max_tokens=4)

@@ -125,6 +125,6 @@ def test_what_is_wrong_is_said_before_the_weights_load(cfg: EvalConfig, tmp_path
         main(replace(cfg, num_problems=7))
     with pytest.raises(ValueError, match="no chat template"):
         main(replace(cfg, template="chat"))
-    with pytest.raises(ValueError, match="top_p is 2"):
-        main(replace(cfg, top_p=2))
+    with pytest.raises(ValueError, match="no template 'r2'"):
+        main(replace(cfg, template="r2"))
     assert not (tmp_path / "run" / "evaluations").exists()

@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,7 @@ def test_the_run_holds_pairs_labels_and_a_card(cfg: PreferencesConfig):
     card = (cfg.run / "README.md").read_text()
     assert f"| kept | {len(pairs)} |" in card
     assert f"| unsafe | {int(metrics['safety/unsafe'])} |" in card
+    assert "whose verdict is above 1 of 2" in card  # rules give one verdict
 
 
 def test_the_judged_truth_is_in_every_pair(cfg: PreferencesConfig):
@@ -157,6 +159,30 @@ def test_prompts_nobody_can_judge_are_counted(cfg: PreferencesConfig, tmp_path: 
     assert metrics["prompts/helpful"] + metrics["prompts/safety"] == 3
     with pytest.raises(ValueError, match="none of 3 prompts has rules"):
         preferences.main(replace(cfg, run=tmp_path / "none", tasks=(str(path),)))
+    many = replace(cfg, run=tmp_path / "many", num_prompts=5)  # the file has fewer: all of it
+    preferences.main(many)
+    assert rows_of(many.run / "metrics.jsonl")[0]["prompts"] == 5 + 3
+
+
+def test_no_data_at_all_is_an_error_and_not_a_finished_run(cfg: PreferencesConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(preferences, "preferred", lambda *_: [])
+    monkeypatch.setattr(preferences, "label", lambda *_: [])
+    with pytest.raises(ValueError, match="no pair and no labelled response; .*Lower --min-margin"):
+        preferences.main(cfg)
+    assert not (cfg.run / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_margin": 2}, "--min-margin is 2; verdicts reach from -2 to 2, so give 0 or more, below 2"),
+        ({"num_prompts": 0}, "--num-prompts is 0; give at least 1"),
+        ({"temperature": -1}, "--temperature is -1"),
+    ],
+)
+def test_settings_that_cannot_give_data(changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        PreferencesConfig(**changes)
 
 
 def test_a_task_of_problems_with_answers_is_refused(cfg: PreferencesConfig):

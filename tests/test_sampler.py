@@ -237,6 +237,10 @@ def test_what_cannot_be_sampled_is_refused():
     with pytest.raises(ValueError, match="longest prompt 33 .*max-new-tokens 96 .*context 128; lower .* to 95 or less"):
         sampler.generate(PROMPTS, replace(PARAMS, max_new_tokens=96), 1)
     assert len(sampler.generate(PROMPTS[3:4], replace(PARAMS, max_new_tokens=95), 1)[0][0].tokens) == 95
+    long = [Prompt((5,) * 200, seed=1)]
+    for new, limit in ((28, " 100$"), (128, ", and lower --max-new-tokens$")):
+        with pytest.raises(ValueError, match=f"prompt 200 .*prompt alone is too long: .*max-prompt-tokens{limit}"):
+            sampler.generate(long, replace(PARAMS, max_new_tokens=new), 1)
     with pytest.raises(ValueError, match="a prompt has no tokens"):
         sampler.generate([PROMPTS[0], Prompt((), seed=0)], PARAMS, 1)
     with pytest.raises(ValueError, match="--rows is 0; give at least 1"):

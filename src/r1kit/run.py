@@ -32,7 +32,7 @@ CHANGEABLE = {"run", "r1kit", "stop_after", "keep_checkpoints", "tokens_per_micr
 CHANGEABLE |= {"eval.rows", "eval.device", "cpu_cores", "track", "push_to_hub", "sft.track", "sft.push_to_hub"}
 CHANGEABLE |= {"heldout_every", "memory.gradient_checkpointing", "memory.offload_optimizer", "memory.offload_reference"}
 CHANGEABLE |= {f"vllm.{name}" for name in ("mode", "url", "python", "memory", "cache_gib", "max_len", "transfer")}
-CHANGEABLE |= {f"vllm.{name}" for name in ("folder", "tolerance", "timeout", "args")}
+CHANGEABLE |= {f"vllm.{name}" for name in ("folder", "tolerance", "timeout", "args", "gpus")}
 CHANGEABLE |= {
     f"{endpoint}.{name}"
     for endpoint in ("judge", "rewriter", "teacher")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from r1kit.config.common import Device, DType, SamplerKind, VllmConfig, require
+from r1kit.config.evaluate import GivenForm, require_sampling
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
@@ -50,10 +51,10 @@ class EndpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadableConfig:
-    """What makes a chain of thought readable (R1 V2 B.3.2, B.3.3 name the filters; the thresholds are ours)."""
+    """What makes a completion readable (R1 V2 B.3.2, B.3.3 name the filters; the thresholds are ours)."""
 
     min_consistency: float = 0.97
-    """Least share of words of the chain of thought in the prompt's language."""
+    """Least share of words in the prompt's language: of the chain of thought, and of the response around the answer."""
     max_repetition: float = 0.3
     """Largest share of its lines (or sentences, where it is one line) that repeat an earlier one, and of its characters
     in a loop (2 to 30 characters, 4 times or more on end)."""
@@ -100,6 +101,9 @@ class RejectConfig:
     """Put before prompts that have no system message. R1's own models want none (their model card)."""
     template: str = "short"
     """Prompt template of the model that is sampled."""
+    format: GivenForm = ""
+    """Form that answers are read in, as --reward.format. Empty: that of the run which is sampled, where it has one;
+    else free with the model's own template (chat) and with a teacher, r1-zero with the others."""
     num_problems: int = 512
     """Problems per task."""
     num_samples: int = 4
@@ -144,6 +148,7 @@ class RejectConfig:
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
         require(len(self.tasks) > 0, "--tasks is empty; give at least one task")
+        require_sampling(self.temperature, self.top_p, self.max_new_tokens)
         require(0 <= self.general_share < 1, f"--general-share is {self.general_share}; give 0 or more, below 1")
         require(
             self.rewrite != "endpoint" or bool(self.rewriter.url),
@@ -165,7 +170,7 @@ class PreferencesConfig:
     template: str = "short"
     """Prompt template of the model that is sampled."""
     num_prompts: int = 384
-    """Prompts per task."""
+    """Prompts per task; of a task that has fewer, all."""
     num_samples: int = 4
     """Responses per prompt; all their pairs are judged."""
     temperature: float = 1.0
@@ -192,4 +197,11 @@ class PreferencesConfig:
 
     def __post_init__(self) -> None:
         require(self.num_samples > 1, f"--num-samples is {self.num_samples}; pairs need at least 2")
-        require(self.queries > 0, f"--queries is {self.queries}; give at least 1")
+        for name in ("num_prompts", "queries", "max_new_tokens"):
+            value = getattr(self, name)
+            require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        require(self.temperature >= 0, f"--temperature is {self.temperature}; give 0 (greedy) or more")
+        require(
+            0 <= self.min_margin < 2,
+            f"--min-margin is {self.min_margin}; verdicts reach from -2 to 2, so give 0 or more, below 2",
+        )

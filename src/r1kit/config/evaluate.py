@@ -9,10 +9,23 @@ from typing import Literal
 from r1kit.config.common import Device, DType, SamplerKind, VllmConfig, require
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
+AnswerForm = Literal["r1-zero", "r1", "free"]
+"""`RewardConfig.format`: r1-zero and r1 read the answer alike, from its tags or a box after the thought."""
+GivenForm = Literal["", "r1-zero", "r1", "free"]
+"""The same as a setting; empty where it follows from the model (`training.trained`)."""
+
+
+def require_sampling(temperature: float, top_p: float, max_new_tokens: int, top_k: int = 0) -> None:
+    """ValueError for settings that nothing can be sampled with."""
+    require(temperature >= 0, f"--temperature is {temperature}; give 0 (greedy) or more")
+    require(0 < top_p <= 1, f"--top-p is {top_p}; give a value above 0 and at most 1")
+    require(top_k >= 0, f"--top-k is {top_k}; give 0 (the whole vocabulary) or more")
+    require(max_new_tokens > 0, f"--max-new-tokens is {max_new_tokens}; give at least 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Score a model: `r1kit evaluate PATH`."""
+    """Score a model, while it is trained or as a stage of a recipe."""
 
     model: str = ""
     """Model folder, run folder (its last checkpoint) or Hugging Face name."""
@@ -56,11 +69,23 @@ class EvalConfig:
         require(self.num_problems > 0, f"--num-problems is {self.num_problems}; give at least 1")
         require(self.num_samples > 0, f"--num-samples is {self.num_samples}; give at least 1")
         require(len(self.tasks) > 0, "--tasks is empty; give at least one task")
+        require_sampling(self.temperature, self.top_p, self.max_new_tokens, self.top_k)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(EvalConfig):
     """Score a model: `r1kit evaluate PATH`."""
+
+    system_prompt: str = ""
+    """Put before prompts that have no system message; empty: the run's own, where PATH is of a run. R1's own models
+    want none (their model card)."""
+    template: str = ""
+    """Prompt template: short, r1-zero or r1 (each also -prefilled), or chat or chat-prefilled (the model's own). Empty:
+    the run's own, where PATH is of a run, else short."""
+    format: GivenForm = ""
+    """Form that answers are read in, as --reward.format: r1-zero and r1 want it in <answer> tags or boxed after the
+    thought, free takes the one that the response states. Empty: the run's --reward.format, where PATH is of such a run,
+    else free with the model's own template (chat) and r1-zero with the others."""
 
     sampler: SamplerKind = "local"
     """local: r1kit's own. vllm: vLLM, for large models and for architectures that only it has."""
@@ -74,9 +99,11 @@ class ChatConfig:
     model: str = ""
     """Model folder, run folder (its last checkpoint), pipeline folder or Hugging Face name."""
     system_prompt: str = ""
-    """System message of the conversation; empty is none. R1's own models want none (their model card)."""
-    template: str = "short"
-    """Prompt template: short, r1-zero or r1 (each also -prefilled), or chat or chat-prefilled (the model's own)."""
+    """System message of the conversation; empty: the run's own, where PATH is of a run, else none. R1's own models want
+    none (their model card)."""
+    template: str = ""
+    """Prompt template: short, r1-zero or r1 (each also -prefilled), or chat or chat-prefilled (the model's own). Empty:
+    the run's own, where PATH is of a run, else short."""
     temperature: float = 0.6
     """Sampling temperature (DeepSeek-R1's model card: 0.5 to 0.7); 0 is greedy."""
     top_p: float = 0.95
@@ -91,6 +118,4 @@ class ChatConfig:
     """auto: bf16 where the hardware has it, else fp32."""
 
     def __post_init__(self) -> None:
-        require(self.temperature >= 0, f"--temperature is {self.temperature}; give 0 (greedy) or more")
-        require(0 < self.top_p <= 1, f"--top-p is {self.top_p}; give a value above 0 and at most 1")
-        require(self.max_new_tokens > 0, f"--max-new-tokens is {self.max_new_tokens}; give at least 1")
+        require_sampling(self.temperature, self.top_p, self.max_new_tokens)

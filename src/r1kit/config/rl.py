@@ -17,7 +17,7 @@ from r1kit.config.common import (
     VllmConfig,
     require,
 )
-from r1kit.config.evaluate import EvalConfig
+from r1kit.config.evaluate import AnswerForm, EvalConfig, require_sampling
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
@@ -79,7 +79,7 @@ class RewardConfig:
     """The accuracy of a program that fails is the share of the tests that it passes, not 0."""
     format_weight: float = 1.0
     """Weight of the format reward (1 for a completion in the form that `format` asks for, else 0)."""
-    format: Literal["r1-zero", "r1", "free"] = "r1-zero"
+    format: AnswerForm = "r1-zero"
     """r1-zero: <think>...</think> then <answer>...</answer> and nothing else. r1: one closed <think>...</think>, then a
     response that is not empty (the summary, with the answer in <answer> or \\boxed). free: no form, so no format
     reward; the answer may also be the last one boxed or stated."""
@@ -187,8 +187,8 @@ class RLConfig:
     algo: AlgoConfig = field(default_factory=AlgoConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-    """Held-out evaluation before the first step, every `eval_every` steps and after the last; its model, tasks and
-    template are this run's."""
+    """Held-out evaluation before the first step, every `eval_every` steps and after the last. Its model, template,
+    system prompt and form of answers are this run's; so are its tasks, unless it names others."""
     eval_every: int = 20
     """Steps between evaluations; 0 is never."""
     save_every: int = 20
@@ -218,6 +218,7 @@ class RLConfig:
         for name in ("steps", "problems_per_step", "minibatches", "inner_epochs", "save_every", "keep_checkpoints"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        require_sampling(self.temperature, self.top_p, self.max_new_tokens, self.top_k)
         require(self.group_size > 1, f"--group-size is {self.group_size}; GRPO compares completions, give at least 2")
         require(
             len(self.tasks) > 0 or (len(self.general_tasks) > 0 and self.general_from == 0),
@@ -249,7 +250,11 @@ class RLConfig:
             f"--top-p {self.top_p} and --top-k {self.top_k}: vLLM gives no log-probs of the distribution before these "
             f"cut it, which the loss needs; use --top-p 1 --top-k 0, or --sampler local",
         )
-        require(self.sampler == "local" or self.temperature > 0, "--temperature is 0; give a value above 0")
+        require(
+            self.temperature > 0,
+            f"--temperature is {self.temperature:g}; give a value above 0: the completions of a greedy group are the "
+            f"same, and GRPO learns from their differences",
+        )
 
     @property
     def steps_per_rollout(self) -> int:

@@ -30,3 +30,11 @@ class Sampler(Protocol):
         Returns what there is to log of it. RuntimeError when the sampler cannot be shown to use them.
         """
         ...
+
+
+def shorter(longest: int, new: int, context: int) -> str:
+    """What to do where the longest prompt and `new` tokens exceed the context, as the end of an error."""
+    if longest < context:
+        return f"lower --max-new-tokens to {context - longest} or less"
+    room = f" {context - new}" if new < context else ", and lower --max-new-tokens"
+    return f"the prompt alone is too long: leave such prompts out with --filter.max-prompt-tokens{room}"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from r1kit.model.generic import GenericModel
 from r1kit.model.transformer import Decoder, Stack, Transformer
-from r1kit.sampling.base import OnProgress
+from r1kit.sampling.base import OnProgress, shorter
 from r1kit.sampling.cuda_graphs import GraphedStep, Step
 from r1kit.sampling.draw import draw
 from r1kit.sampling.kv_cache import KVCache, RecordingAttention
@@ -154,11 +154,11 @@ class LocalSampler:
         longest = max(len(prompt.tokens) for prompt in prompts)
         if min(len(prompt.tokens) for prompt in prompts) == 0:
             raise ValueError("a prompt has no tokens; give at least one (a template or a BOS token)")
-        room = self.model.config.context - longest
-        if params.max_new_tokens > room:
+        context = self.model.config.context
+        if longest + params.max_new_tokens > context:
             raise ValueError(
                 f"longest prompt {longest} + --max-new-tokens {params.max_new_tokens} tokens exceed the model's "
-                f"context {self.model.config.context}; lower --max-new-tokens to {room} or less"
+                f"context {context}; {shorter(longest, params.max_new_tokens, context)}"
             )
 
     def _waiting(self, prompts: Sequence[Prompt], n: int) -> Iterator[tuple[_Prefilled, int]]:

@@ -1,7 +1,8 @@
 """Ask a model questions in the terminal: `r1kit chat runs/demo`, or `echo "1+1?" | r1kit chat runs/demo`.
 
-The thought is indented and dimmed, the answer is not, and nothing is judged. A plain template holds one question, so
-each question stands alone; with `--template chat` the conversation goes on.
+The thought is indented and dimmed, the answer is not, and nothing is judged. A run's model is asked in the template
+that it was trained with. A plain template holds one question, so each question stands alone; with `chat` the
+conversation goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -25,6 +26,7 @@ from r1kit.model.transformer import Decoder
 from r1kit.sampling.local import LocalSampler
 from r1kit.sampling.random import seed_from
 from r1kit.training.models import resolve_model
+from r1kit.training.trained import prompt_settings, trained_as
 from r1kit.types import Completion, Message, Prompt, SamplingParams
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def main(cfg: ChatConfig) -> None:
     """Answer questions until `exit` or the end of the input. Ctrl-C stops the answer that is being made."""
     folder = resolve_model(cfg.model)
     tokenizer = load_tokenizer(folder)
+    template, system_prompt = prompt_settings(cfg.template, cfg.system_prompt, trained_as(folder))
+    cfg = replace(cfg, template=template, system_prompt=system_prompt)
     render_prompt(cfg.template, (Message("user", "?"),), tokenizer)  # a wrong template is named before the weights load
     device = resolve_device(cfg.device)
     model = load_model(folder, resolve_dtype(cfg.dtype, device), device)

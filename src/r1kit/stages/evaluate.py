@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +24,32 @@ from rich.table import Table
 from rich.text import Text
 
 from r1kit.config import EvalConfig, EvaluateConfig
+from r1kit.config.evaluate import AnswerForm
 from r1kit.model.chat import render_prompt
 from r1kit.model.tokenizer import load_tokenizer
 from r1kit.sampling.choose import check_sampler, open_sampler
 from r1kit.scoring.passk import confidence_interval
-from r1kit.tasks import load_problems, summaries
-from r1kit.training.evaluation import evaluate, sampling_policy
+from r1kit.tasks import summaries
+from r1kit.training.evaluation import evaluate, evaluation_problems, evaluation_sets, sampling_policy
 from r1kit.training.models import resolve_model
-from r1kit.types import SamplingParams
+from r1kit.training.trained import answer_form, form_of_template, prompt_settings, trained_as
 
 
 def main(cfg: EvalConfig) -> Path:
     """Evaluate; returns the .json file. What can be wrong with the settings is found before the weights are loaded."""
     cfg = cfg if isinstance(cfg, EvaluateConfig) else EvaluateConfig(**vars(cfg))
     check_sampler(cfg)
-    SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cfg.max_new_tokens)
-    reading = partial(load_problems, split=cfg.split, seed=cfg.seed, columns=cfg.columns, filters=cfg.filter)
-    problem_sets = [reading(task) for task in cfg.tasks]
-    problems = [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
+    evaluation_sets(cfg)
+    folder = resolve_model(cfg.model)
+    cfg, chosen = settled(cfg, folder)
+    tokenizer = load_tokenizer(folder)
+    problem_sets = evaluation_sets(cfg, tokenizer)
+    problems = evaluation_problems(problem_sets, cfg)
+    render_prompt(cfg.template, problems[0].messages, tokenizer)
+    console = Console(highlight=False)
+    console.print(chosen, markup=False, soft_wrap=True)
     for line in summaries(problem_sets):
         print(line, file=sys.stderr)
-    folder = resolve_model(cfg.model)
-    tokenizer = load_tokenizer(folder)
-    render_prompt(cfg.template, problems[0].messages, tokenizer)
     if cfg.temperature == 0 and cfg.num_samples > 1:
         print(
             f"warning: --temperature 0 is greedy, so the {cfg.num_samples} completions of a problem are the same; "
@@ -60,12 +63,28 @@ def main(cfg: EvalConfig) -> Path:
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
     ):
         sampling = progress.add_task("completions", total=len(problems) * cfg.num_samples)
-        evaluate(sampler, tokenizer, cfg, out, step, lambda done, total: progress.update(sampling, completed=done))
+        evaluate(
+            sampler, tokenizer, cfg, out, step, lambda done, total: progress.update(sampling, completed=done),
+            form=form_of(cfg), problems=problems,
+        )  # fmt: skip
     path = out / f"step-{step:06d}.json"
-    console = Console(highlight=False)
     console.print(table(json.loads(path.read_text(encoding="utf-8")), f"{cfg.model}, step {step}"))
     console.print(f"{path}, and every completion in {path.with_suffix('.jsonl').name}", markup=False, soft_wrap=True)
     return path
+
+
+def settled(cfg: EvaluateConfig, folder: Path) -> tuple[EvaluateConfig, str]:
+    """The config with the template, the system prompt and the form of answers that hold, and a line that says so."""
+    trained = trained_as(folder)
+    template, system_prompt = prompt_settings(cfg.template, cfg.system_prompt, trained)
+    form, why = answer_form(cfg.format, trained, template)
+    line = f"{cfg.model}: template {template}, answers read as {form} ({why})"
+    return replace(cfg, template=template, system_prompt=system_prompt, format=form), line
+
+
+def form_of(cfg: EvaluateConfig) -> AnswerForm:
+    """The form of a config that is settled."""
+    return cfg.format or form_of_template(cfg.template)
 
 
 def checkpoint_step(folder: Path) -> int:
@@ -74,7 +93,7 @@ def checkpoint_step(folder: Path) -> int:
     return int(found[1]) if found and folder.parent.name == "checkpoints" else 0
 
 
-def results_folder(cfg: EvalConfig, model: Path) -> Path:
+def results_folder(cfg: EvaluateConfig, model: Path) -> Path:
     """Where the results go when `--out` does not say: RUN/evaluations/POLICY or runs/evaluations/MODEL/POLICY."""
     if model.parent.name == "checkpoints":
         return model.parent.parent / "evaluations" / policy_name(cfg)
@@ -82,10 +101,10 @@ def results_folder(cfg: EvalConfig, model: Path) -> Path:
     return Path("runs") / "evaluations" / name / policy_name(cfg)
 
 
-def policy_name(cfg: EvalConfig) -> str:
+def policy_name(cfg: EvaluateConfig) -> str:
     """`heldout-16x128-t0.6-1a2b3c4d`: what a reader looks for, then a hash of all that changes the numbers."""
-    what = {**sampling_policy(cfg), "tasks": list(cfg.tasks), "dtype": cfg.dtype, "device": cfg.device}
-    if isinstance(cfg, EvaluateConfig) and cfg.sampler != "local":
+    what = {**sampling_policy(cfg, form_of(cfg)), "tasks": list(cfg.tasks), "dtype": cfg.dtype, "device": cfg.device}
+    if cfg.sampler != "local":
         what["sampler"] = cfg.sampler
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     return f"{cfg.split}-{cfg.num_samples}x{cfg.num_problems}-t{cfg.temperature:g}-{digest}"
@@ -125,6 +144,7 @@ def describe_policy(policy: Mapping[str, Any]) -> str:
     top_k = f"top-k {policy['top_k']}" if policy["top_k"] else "no top-k"
     return (
         f"{temperature}, top-p {policy['top_p']:g}, {top_k}, {policy['num_samples']} completions per problem of at "
-        f"most {policy['max_new_tokens']:,} tokens, template {policy['template']}, split {policy['split']}, "
-        f"seed {policy['seed']}. Shares in %, ± is the 95% interval over problems; length in tokens."
+        f"most {policy['max_new_tokens']:,} tokens, template {policy['template']}, answers read as {policy['format']}, "
+        f"split {policy['split']}, seed {policy['seed']}. Shares in %, ± is the 95% interval over problems; length in "
+        f"tokens."
     )

@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,8 @@ def main(cfg: PreferencesConfig) -> Path:
             counts |= {f"judge/{name}": number for name, number in endpoint.totals.usage(endpoint.cfg).items()}
         for name, rows in ((PAIRS, pairs), (SAFETY, labelled)):
             write_text_atomic(run.folder / name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+        if not pairs and not labelled:  # an empty data set is no result: the card would say that the run is finished
+            raise ValueError(nothing(counts))
         metrics = measure(pairs, labelled, counts)
         run.log(0, metrics)
         write_text_atomic(run.folder / CARD, card(cfg, metrics))  # last: it says that the run is finished
@@ -85,11 +87,18 @@ def main(cfg: PreferencesConfig) -> Path:
         return run.folder
 
 
+def nothing(counts: Metrics) -> str:
+    """Why there is neither a pair nor a label."""
+    why = ", ".join(f"{MEANINGS.get(name, name)}: {n:,.0f}" for name, n in sorted(counts.items()) if n)
+    return f"no pair and no labelled response; {why}. Lower --min-margin, or give more prompts or samples"
+
+
 def general_problems(cfg: PreferencesConfig, counts: Metrics) -> list[Problem]:
     """The training prompts that somebody can judge. Raises ValueError for a task that has no general prompts."""
     judged: list[Problem] = []
     for task in cfg.tasks:
-        problems = load_problems(task, "train", cfg.seed, columns=cfg.columns).first(cfg.num_prompts)
+        data = load_problems(task, "train", cfg.seed, columns=cfg.columns)
+        problems = data.first(min(cfg.num_prompts, len(data) if isinstance(data, Sized) else cfg.num_prompts))
         found = [problem for problem in problems if problem.scorer in PREFERENCE_SCORERS]
         if not found:
             scorers = ", ".join(sorted({problem.scorer for problem in problems}))
@@ -338,7 +347,10 @@ MEANINGS = {
 
 def card(cfg: PreferencesConfig, metrics: Metrics) -> str:
     """README.md of the data: how they were made, and how many of what."""
-    judge = f"{cfg.judge.model} at {cfg.judge.url}" if cfg.judge.url else "rules (`r1kit.rewards.general`)"
+    judge, verdict = "rules (`r1kit.rewards.general`)", "verdict"
+    if cfg.judge.url:
+        judge = f"{cfg.judge.model} at {cfg.judge.url}"
+        verdict = f"mean verdict over {cfg.queries} queries in random order"
     lines = [
         "# Preference data",
         "",
@@ -346,9 +358,9 @@ def card(cfg: PreferencesConfig, metrics: Metrics) -> str:
         f"{cfg.num_samples} per prompt (temperature {cfg.temperature}, at most {cfg.max_new_tokens} tokens, "
         f"template {cfg.template}, seed {cfg.seed}), judged by {judge}.",
         "",
-        f"`{PAIRS}` is for the helpful reward model: two responses without their thoughts, whose mean verdict over "
-        f"{cfg.queries} queries in random order is above {cfg.min_margin} of 2. `{SAFETY}` is for the safety reward "
-        "model: whole completions with a label (R1 V2 section 3.1).",
+        f"`{PAIRS}` is for the helpful reward model: two responses without their thoughts, whose {verdict} is above "
+        f"{cfg.min_margin:g} of 2. `{SAFETY}` is for the safety reward model: whole completions with a label (R1 V2 "
+        "section 3.1).",
     ]
     for title, (prefix, *names) in LINES.items():
         lines += ["", f"## {title}", "", "| | |", "|---|---|"]

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from r1kit.allocator import release_memory
 from r1kit.config import RejectConfig, RewardConfig, to_dict
+from r1kit.config.evaluate import AnswerForm
 from r1kit.curation.card import data_card, data_counts
 from r1kit.curation.general import join_general, num_general, read_general
 from r1kit.curation.rewrite import Rewriter, Rewritten, rewrite_by_endpoint, rewrite_by_rules
@@ -35,9 +36,11 @@ from r1kit.run import Progress, Run, write_json_atomic, write_text_atomic
 from r1kit.sampling.base import Sampler
 from r1kit.sampling.choose import check_sampler, open_sampler
 from r1kit.sampling.http import Endpoint, HttpSampler
-from r1kit.tasks import load_problems
+from r1kit.tasks import ProblemSet, load_problems, summaries
 from r1kit.training.models import resolve_model
+from r1kit.training.prompts import shorter_prompts
 from r1kit.training.rollout import Group, sample_groups, sample_teacher
+from r1kit.training.trained import answer_form, trained_as
 from r1kit.types import Metrics, Problem, SamplingParams, Verdict
 
 if TYPE_CHECKING:
@@ -58,18 +61,24 @@ def main(cfg: RejectConfig) -> Path:
     ValueError when nothing survives, with the numbers and what to change.
     """
     if (cfg.run / DATA).exists():
-        with Run.open(cfg.run, to_dict(cfg), "reject") as run:
+        with Run.open(cfg.run, run_config(cfg), "reject") as run:
             return run.folder / DATA
     if not cfg.teacher.url:
         check_sampler(cfg)
     reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
     problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
-    problems = [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
+    first_problems(problem_sets, cfg)  # too few of them are named before a model is downloaded
     general = {name: None if name == "general" else read_general(name, cfg.columns) for name in cfg.general_data}
-    tokenizer = load_tokenizer(resolve_model(cfg.model))
+    model = resolve_model(cfg.model)
+    tokenizer = load_tokenizer(model)
+    longest = cfg.filter.max_prompt_tokens
+    problem_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in problem_sets]
+    problems = first_problems(problem_sets, cfg)
     render_prompt(cfg.template, problems[0].messages, tokenizer)
     batches = [problems[start : start + BATCH] for start in range(0, len(problems), BATCH)]
-    with Run.open(cfg.run, to_dict(cfg), "reject") as run, Progress(len(batches), "reject") as progress:
+    with Run.open(cfg.run, run_config(cfg), "reject") as run, Progress(len(batches), "reject") as progress:
+        for line in (form_of(cfg, model)[1], *summaries(problem_sets)):
+            progress.note(line)
         sample_batches(batches, cfg, run, progress)
         rows, tally, calls = read_batches(run.folder, len(batches))
         if not rows:
@@ -87,6 +96,26 @@ def main(cfg: RejectConfig) -> Path:
         shutil.rmtree(run.folder / "batches")
         progress.note(f"{len(rows):,} conversations, {len(joined):,} of them general: {run.folder / DATA}")
         return run.folder / DATA
+
+
+def run_config(cfg: RejectConfig) -> dict[str, Any]:
+    """What config.json holds. Folders that were begun before there was `format` have none, and they go on."""
+    settings = to_dict(cfg)
+    if not cfg.format:
+        del settings["format"]
+    return settings
+
+
+def first_problems(problem_sets: Sequence[ProblemSet], cfg: RejectConfig) -> list[Problem]:
+    """The problems that are sampled. ValueError where a task has fewer."""
+    return [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
+
+
+def form_of(cfg: RejectConfig, model: Path) -> tuple[AnswerForm, str]:
+    """The form that answers are read in, and a line that says so. A teacher is asked in a template of its own."""
+    trained, template = (None, "chat") if cfg.teacher.url else (trained_as(model), cfg.template)
+    form, why = answer_form(cfg.format, trained, template)
+    return form, f"answers are read as {form} ({why})"
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
@@ -116,12 +145,13 @@ def sample_batches(batches: Sequence[Sequence[Problem]], cfg: RejectConfig, run:
         cfg.readable, cfg.keep_per_problem, partial(count_tokens, tokenizer),
         make_judge(endpoints.get("judge"), progress), make_rewriter(cfg, endpoints.get("rewriter"), progress),
     )  # fmt: skip
+    reward = RewardConfig(format=form_of(cfg, model)[0])
     teacher = HttpSampler(endpoints["teacher"]) if "teacher" in endpoints else None
     with open_sampler(cfg, tokenizer, model, handed=False) if teacher is None else nullcontext(teacher) as sampler:
         for number in range(done, len(batches)):
             before = {name: endpoint.totals for name, endpoint in endpoints.items()}
             groups, prefills, metrics = sample(
-                sampler, tokenizer, batches[number], cfg, partial(progress.status, "sample")
+                sampler, tokenizer, batches[number], cfg, reward, partial(progress.status, "sample")
             )
             start, tally = time.perf_counter(), Tally()
             rows = curate(groups, prefills, selection, tally)
@@ -140,20 +170,20 @@ def sample_batches(batches: Sequence[Sequence[Problem]], cfg: RejectConfig, run:
 
 def sample(
     sampler: Sampler | HttpSampler, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], cfg: RejectConfig,
-    on_progress: Callable[[int, int], None],
+    reward: RewardConfig, on_progress: Callable[[int, int], None],
 ) -> tuple[list[Group], list[str], Metrics]:  # fmt: skip
     """Scored completions of each problem, the tail of its prompt that belongs to them, and how long it took."""
     params = SamplingParams(cfg.temperature, cfg.top_p, 0, cfg.max_new_tokens)
     if isinstance(sampler, HttpSampler):
         groups, metrics = sample_teacher(
-            sampler, problems, params, cfg.num_samples, reward=RewardConfig(), on_progress=on_progress
+            sampler, problems, params, cfg.num_samples, reward=reward, on_progress=on_progress
         )
         failures = [one.completion.error for group in groups for one in group if one.completion.error]
         stop_when_all_failed("teacher", cfg.teacher.url, failures, len(problems) * cfg.num_samples)
         return groups, [""] * len(problems), metrics
     groups, metrics = sample_groups(
         sampler, tokenizer, problems, replace(params, stop_tokens=stop_tokens(cfg.template, tokenizer)),
-        cfg.num_samples, template=cfg.template, seed=f"reject/{cfg.seed}", reward=RewardConfig(),
+        cfg.num_samples, template=cfg.template, seed=f"reject/{cfg.seed}", reward=reward,
         on_progress=on_progress,
     )  # fmt: skip
     metrics["length/mean"] = fmean(len(one.completion.tokens) for group in groups for one in group)
@@ -253,7 +283,7 @@ def nothing_left(tally: Tally, cfg: RejectConfig) -> str:
     sampled, right, readable = (tally.total(stage) for stage in ("sampled", "right", "readable"))
     most = [f"{count:,} {reason} ({tally.examples[reason]})" for reason, count in tally.dropped.most_common(3)]
     if not right:
-        advice = "check --model and --template, or raise --num-samples, --num-problems or --max-new-tokens"
+        advice = "check --model, --template and --format, or raise --num-samples, --num-problems or --max-new-tokens"
         if NO_JUDGE in tally.dropped:
             advice = f"give an endpoint that judges with --judge.url and --judge.model; {advice}"
     elif not readable:

@@ -32,6 +32,7 @@ from r1kit.config import AlgoConfig, EvalConfig, RLConfig, to_dict
 from r1kit.data.rows import is_source
 from r1kit.model.chat import stop_tokens
 from r1kit.model.lora import add_adapters
+from r1kit.model.tokenizer import load_tokenizer
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, check_scorer
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.language import language_consistency
@@ -45,7 +46,8 @@ from r1kit.tasks import ProblemSet, load_problems, mix, summaries
 from r1kit.trackers import check_trackers
 from r1kit.training.base import Learner
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
-from r1kit.training.evaluation import evaluate
+from r1kit.training.checks import Room, check_reward_models, check_room
+from r1kit.training.evaluation import evaluate, evaluation_problems, evaluation_sets
 from r1kit.training.learner import LocalLearner
 from r1kit.training.models import open_model, resolve_model
 from r1kit.training.preference import load_preference
@@ -60,15 +62,12 @@ def main(cfg: RLConfig) -> None:
     check_trackers(cfg.track)
     if cfg.reward.function:
         check_scorer(cfg.reward.function)
-    reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
-    problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
-    general_sets = [reading(task, "train", cfg.seed) for task in cfg.general_tasks]
+    problem_sets, general_sets, heldout_sets = read_problems(cfg)
     preference = load_preference(cfg.reward, cfg.device, cfg.dtype) if cfg.reward.preference_weight else None
     model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
-    shorter = partial(
-        shorter_prompts, tokenizer=tokenizer, template=cfg.template, max_prompt_tokens=cfg.filter.max_prompt_tokens
-    )
-    problem_sets, general_sets = list(map(shorter, problem_sets)), list(map(shorter, general_sets))
+    check_prompts(cfg, model.config.context, tokenizer, [*problem_sets, *general_sets], heldout_sets)
+    evaluation = eval_config(cfg)
+    heldout = evaluation_problems(heldout_sets, evaluation)
     learner = LocalLearner(
         model, tokenizer, cfg.optim, temperature=cfg.temperature, with_reference=cfg.algo.kl_coef > 0,
         memory=cfg.memory, adapters=add_adapters(model, cfg.lora, seed=cfg.seed, base=cfg.model),
@@ -80,7 +79,7 @@ def main(cfg: RLConfig) -> None:
         Progress(cfg.steps, "rl") as progress,
         open_sampler(cfg, tokenizer, resolve_model(cfg.model), handed=True) as sampler,
     ):
-        for line in summaries([*problem_sets, *general_sets]):
+        for line in dict.fromkeys(summaries([*problem_sets, *general_sets, *heldout_sets])):
             progress.note(line)
         checkpoint = latest_checkpoint(run.folder)
         if checkpoint:
@@ -91,7 +90,10 @@ def main(cfg: RLConfig) -> None:
         def evaluate_now() -> None:
             sampler.load_weights(learner.publish(), version=step)
             show = partial(progress.status, "evaluate")
-            metrics = evaluate(sampler, tokenizer, eval_config(cfg), run.folder / "evals", step, show)
+            metrics = evaluate(
+                sampler, tokenizer, evaluation, run.folder / "evals", step, show,
+                form=cfg.reward.format, problems=heldout,
+            )  # fmt: skip
             run.log(step, metrics)
             progress.show(step, metrics)
 
@@ -130,6 +132,43 @@ def main(cfg: RLConfig) -> None:
         print(hub.push(cfg.run, cfg.push_to_hub))
 
 
+def read_problems(cfg: RLConfig) -> tuple[list[ProblemSet], list[ProblemSet], list[ProblemSet]]:
+    """The sets of reasoning problems, of general prompts and, where the run evaluates, of held-out problems.
+
+    What is wrong with them is said before the weights are loaded.
+    """
+    reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
+    problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
+    general_sets = [reading(task, "train", cfg.seed) for task in cfg.general_tasks]
+    check_reward_models([*problem_sets, *(general_sets if cfg.general_from < cfg.steps else ())], cfg.reward)
+    evaluation = eval_config(cfg)
+    if cfg.eval_every:
+        evaluation_sets(evaluation)  # too few are named before a model is downloaded
+    tokenizer = load_tokenizer(resolve_model(cfg.model))
+    shorter = partial(
+        shorter_prompts, tokenizer=tokenizer, template=cfg.template, max_prompt_tokens=cfg.filter.max_prompt_tokens
+    )
+    heldout_sets = evaluation_sets(evaluation, tokenizer) if cfg.eval_every else []
+    return list(map(shorter, problem_sets)), list(map(shorter, general_sets)), heldout_sets
+
+
+def check_prompts(
+    cfg: RLConfig, context: int, tokenizer: PreTrainedTokenizerBase, problem_sets: Sequence[ProblemSet],
+    heldout_sets: Sequence[ProblemSet],
+) -> None:  # fmt: skip
+    """ValueError where a prompt leaves no room for a completion: a rollout would find it at some later step."""
+    what = "the model's context"
+    if cfg.sampler == "vllm" and 0 < cfg.vllm.max_len < context:
+        context, what = cfg.vllm.max_len, "--vllm.max-len"
+    raised = 0 < cfg.raise_cap_at < cfg.steps
+    cap, flag = (cfg.raised_cap, "--raised-cap") if raised else (cfg.max_new_tokens, "--max-new-tokens")
+    check_room(problem_sets, tokenizer, cfg.template, Room(context, what, cap, flag))
+    evaluation = eval_config(cfg)
+    of_filter = "--filter.max-prompt-tokens" if evaluation.filter is cfg.filter else "--eval.filter.max-prompt-tokens"
+    room = Room(context, what, evaluation.max_new_tokens, "--eval.max-new-tokens", of_filter)
+    check_room(heldout_sets, tokenizer, cfg.template, room)
+
+
 def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingPointError) -> FloatingPointError:
     """Save the rollout whose update failed; the error that says where. The weights are those before the update."""
     path = folder / f"bad-batch-{step:06d}.jsonl"
@@ -153,14 +192,31 @@ def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingP
 
 
 def eval_config(cfg: RLConfig) -> EvalConfig:
-    """The run's evaluation: `cfg.eval` with the run's own tasks and template.
+    """The run's evaluation: `cfg.eval` with the run's template and system prompt, and its tasks unless it has others.
 
     General prompts of data sets have no rule that could judge the answers: they are left out where there are others.
+    ValueError where `cfg.eval` asks in another way than the run: the model has never seen such prompts.
     """
+    usual, own = EvalConfig(), cfg.eval
+    for flag, asked, run in (
+        ("template", own.template, cfg.template), ("system-prompt", own.system_prompt, cfg.system_prompt)
+    ):  # fmt: skip
+        if asked not in (run, usual.template if flag == "template" else usual.system_prompt):
+            raise ValueError(
+                f"--eval.{flag} is {asked!r} and the run's --{flag} {run!r}; leave out --eval.{flag}: a run trains and "
+                f"evaluates with one"
+            )
     tasks = cfg.tasks + tuple(task for task in cfg.general_tasks if not is_source(task))
+    tasks, columns, filters = tasks or cfg.general_tasks, cfg.columns, cfg.filter
+    if others := own.tasks not in (usual.tasks, cfg.tasks):
+        tasks = own.tasks
+    if others or own.columns != usual.columns:
+        columns = own.columns
+    if others or own.filter != usual.filter:
+        filters = own.filter
     return replace(
-        cfg.eval, model=str(cfg.run), tasks=tasks or cfg.general_tasks, template=cfg.template, columns=cfg.columns,
-        filter=cfg.filter, system_prompt=cfg.system_prompt, unsafe_code=cfg.reward.unsafe_code,
+        own, model=str(cfg.run), tasks=tasks, template=cfg.template, columns=columns, filter=filters,
+        system_prompt=cfg.system_prompt, unsafe_code=cfg.reward.unsafe_code,
     )  # fmt: skip
 
 

@@ -207,6 +207,9 @@ class FiniteProblems:
     summary: str = ""
     """What was read and what was left out, and why; both splits."""
 
+    def __len__(self) -> int:
+        return len(self.problems)
+
     def take(self, start: int, count: int) -> list[Problem]:
         size = len(self.problems)
         taken: list[Problem] = []

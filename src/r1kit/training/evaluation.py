@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config import EvalConfig, ReadableConfig, RewardConfig, to_dict
+from r1kit.config.evaluate import AnswerForm
 from r1kit.model.chat import render_prompt, stop_tokens
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, has_rules
 from r1kit.rewards.format import parse_completion
@@ -20,12 +21,37 @@ from r1kit.rewards.reward import language_of
 from r1kit.run import write_json_atomic, write_text_atomic
 from r1kit.sampling.base import Sampler
 from r1kit.scoring.passk import GradedSample, summarise
-from r1kit.tasks import load_problems
+from r1kit.tasks import ProblemSet, load_problems
+from r1kit.training.prompts import shorter_prompts
 from r1kit.training.rollout import sample_groups
-from r1kit.types import Metrics, Sample, SamplingParams
+from r1kit.training.trained import form_of_template
+from r1kit.types import Metrics, Problem, Sample, SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def evaluation_sets(cfg: EvalConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> list[ProblemSet]:
+    """The problem set of each task; with a tokenizer, without the prompts that `cfg.filter` calls too long.
+
+    ValueError where one of them has fewer than `cfg.num_problems`.
+    """
+    sets = [
+        load_problems(
+            task, cfg.split, cfg.seed, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt
+        )
+        for task in cfg.tasks
+    ]
+    if tokenizer is not None:
+        sets = [shorter_prompts(one, tokenizer, cfg.template, cfg.filter.max_prompt_tokens) for one in sets]
+    for problem_set in sets:
+        problem_set.first(cfg.num_problems)
+    return sets
+
+
+def evaluation_problems(sets: Sequence[ProblemSet], cfg: EvalConfig) -> list[Problem]:
+    """The problems that are asked."""
+    return [problem for problem_set in sets for problem in problem_set.first(cfg.num_problems)]
 
 
 def evaluate(
@@ -35,26 +61,26 @@ def evaluate(
     folder: Path,
     step: int,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    form: AnswerForm | None = None,
+    problems: Sequence[Problem] | None = None,
 ) -> Metrics:
     """Sample `cfg.num_samples` completions of `cfg.num_problems` problems of each task, score them, write both files.
 
-    Returns the metrics of metrics.jsonl: `eval/<task>/pass@1` and so on, `eval/all/...` over all problems. The problems
-    and the random numbers depend on `cfg` only, so evaluations of one run are paired.
+    `form`: the form that answers are read in; None: the one of `cfg.template`. `problems`: those of `cfg`, where they
+    have been read already. Returns the metrics of metrics.jsonl: `eval/<task>/pass@1` and so on, `eval/all/...` over
+    all problems. The problems and the random numbers depend on `cfg` only, so evaluations of one run are paired.
     """
     start = time.perf_counter()
-    problem_sets = [
-        load_problems(
-            task, cfg.split, cfg.seed, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt
-        )
-        for task in cfg.tasks
-    ]
-    problems = [problem for problem_set in problem_sets for problem in problem_set.first(cfg.num_problems)]
+    form = form or form_of_template(cfg.template)
+    if problems is None:
+        problems = evaluation_problems(evaluation_sets(cfg, tokenizer), cfg)
     stops = stop_tokens(cfg.template, tokenizer)
     params = SamplingParams(cfg.temperature, cfg.top_p, cfg.top_k, cfg.max_new_tokens, stops)
     groups, _ = sample_groups(
         sampler, tokenizer, problems, params, cfg.num_samples,
-        template=cfg.template, seed=f"eval/{cfg.seed}", reward=RewardConfig(unsafe_code=cfg.unsafe_code),
-        on_progress=on_progress,
+        template=cfg.template, seed=f"eval/{cfg.seed}",
+        reward=RewardConfig(format=form, unsafe_code=cfg.unsafe_code), on_progress=on_progress,
     )  # fmt: skip
     prompts = [render_prompt(cfg.template, group[0].problem.messages, tokenizer) for group in groups]
     grades = [
@@ -73,20 +99,22 @@ def evaluate(
     rows = [_row(group, grade, prompt.text) for group, grade, prompt in zip(groups, grades, prompts, strict=True)]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text_atomic(folder / f"step-{step:06d}.jsonl", lines)
-    write_json_atomic(
-        folder / f"step-{step:06d}.json", {"step": step, "policy": sampling_policy(cfg), "results": results}
-    )
+    evaluation = {"step": step, "policy": sampling_policy(cfg, form), "results": results}
+    write_json_atomic(folder / f"step-{step:06d}.json", evaluation)
     metrics = {f"eval/{task}/{name}": value for task, values in results.items() for name, value in values.items()}
     if "all" not in results:
         metrics |= {f"eval/all/{name}": value for values in results.values() for name, value in values.items()}
     return metrics | {"seconds/eval": time.perf_counter() - start}
 
 
-def sampling_policy(cfg: EvalConfig) -> dict[str, Any]:
+def sampling_policy(cfg: EvalConfig, form: AnswerForm) -> dict[str, Any]:
     """What a score depends on besides the model; printed beside every number."""
     names = ("split", "num_problems", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "template")
     settings = to_dict(cfg)
-    return {name: settings[name] for name in (*names, "seed", *(["system_prompt"] if cfg.system_prompt else []))}
+    policy = {name: settings[name] for name in (*names, "seed", *(["system_prompt"] if cfg.system_prompt else []))}
+    if cfg.filter.max_prompt_tokens:
+        policy["max_prompt_tokens"] = cfg.filter.max_prompt_tokens
+    return policy | {"format": form}
 
 
 def graded(sample: Sample, prefill: str) -> GradedSample:
