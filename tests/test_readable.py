@@ -1,4 +1,4 @@
-"""The filters on the chain of thought: one completion for each fault, and readable ones beside it."""
+"""The filters on completions: one for each fault, and readable ones beside it."""
 
 import pytest
 
@@ -59,9 +59,24 @@ def test_mixed_languages():
     assert fault(mixed, "zh", cfg=ReadableConfig(min_consistency=0.6)) == ""
 
 
-def test_only_the_thought_is_judged():
-    text = f"<think>{LINES}</think>```python\n1\n```答案是二十四。答案是二十四。<answer>24</answer>"
+def test_a_response_may_have_code_and_say_things_twice():
+    text = f"<think>{LINES}</think>```python\n1\n```It is that. It is that. It is that.<answer>24</answer>"
     assert readable_fault(text, "en", 50, CFG) == ""
+
+
+@pytest.mark.parametrize(
+    ("response", "language", "reason"),
+    [
+        ("<answer>(8*3)/1</answer> So (8*3)/1 makes 24.", "en", ""),
+        ("<answer>(8*3)/1</answer> So (8*3)/1 makes 24.", "zh", "language mix of the response: 0.00 in zh, below 0.97"),
+        ("<answer>24</answer>所以8*3 makes 24。", "zh", "language mix of the response: 0.67 in zh, below 0.97"),
+        ("那是<answer>Paris in France</answer>", "zh", ""),  # the answer itself may be in any language
+        ("<answer>24</answer>", "zh", ""),
+    ],
+)
+def test_the_response_is_in_the_language_of_the_prompt(response, language, reason):
+    thought = LINES if language == "en" else "8*3=24\n24/1=24对了"
+    assert readable_fault(f"<think>{thought}</think>{response}", language, 50, CFG) == reason
 
 
 def test_code_blocks():

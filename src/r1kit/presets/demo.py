@@ -1,6 +1,7 @@
-"""Presets for two CPU cores: `demo`, the stages of `r1kit run demo`, and `tiny`, to see that everything works.
+"""Presets for two CPU cores: `demo`, which `r1kit run demo` begins from, and `tiny`, to see that everything works.
 
-The values are ours. A model or data argument such as runs/demo/zero is what that stage of `r1kit run demo` has left.
+recipes/demo.py says what it changes for each stage. The values are ours. A model or data argument such as
+runs/demo/zero is what that stage of `r1kit run demo` has left.
 """
 
 from __future__ import annotations
@@ -175,7 +176,9 @@ def distill_demo() -> DistillConfig:
     """R1's samples teach the smaller base model."""
     return DistillConfig(
         teacher="runs/demo/r1",
-        samples=RejectConfig(num_problems=1024, num_samples=4, keep_per_problem=4, max_new_tokens=384),
+        samples=RejectConfig(
+            num_problems=768, num_samples=4, keep_per_problem=4, max_new_tokens=384, temperature=0.6, top_p=0.95
+        ),
         sft=replace(sft_demo(), run=Path("runs/distill/student"), model="demo-student", data=()),
     )
 

@@ -46,7 +46,8 @@ def stages() -> dict[str, Any]:
             # A search that goes in circles teaches to run into the length cap.
             readable=ReadableConfig(max_repetition=0.1),
         ),
-        "dev3": replace(sft, data=("@rejection-sampling",)),
+        # Four times the cold start's data bears a higher rate, once it is warmed up.
+        "dev3": replace(sft, data=("@rejection-sampling",), optim=replace(sft.optim, lr=8e-4, warmup_steps=10)),
         "preferences": replace(presets.preferences_demo(), model="@dev3"),
         "helpful-rm": replace(judge, model="@dev3", data=("@preferences",)),
         "safety-rm": replace(judge, model="@dev3", data=("@preferences",), kind="safety"),

@@ -1,4 +1,4 @@
-"""Is a chain of thought readable? The filters of cold start and rejection sampling (R1 V2 B.3.2, B.3.3).
+"""Is a completion readable? The filters of cold start and rejection sampling (R1 V2 B.3.2, B.3.3).
 
 Mixed languages, repetition, long paragraphs, code blocks, length. The paper names the filters; the thresholds are ours.
 """
@@ -13,6 +13,7 @@ from r1kit.rewards.format import parse_completion
 from r1kit.rewards.language import language_consistency
 
 SENTENCE_END = re.compile(r"(?<=[.!?…؟।])\s+|(?<=[。！？])")
+ANSWER = re.compile(r"<answer>.*?</answer>", re.DOTALL)
 LOOP = re.compile(r"(\S.{1,29}?)\1{3,}", re.DOTALL)
 """Two to thirty characters, four times or more on end: `no no no no no`."""
 
@@ -21,7 +22,8 @@ def readable_fault(text: str, language: str, num_tokens: int, cfg: ReadableConfi
     """What makes a completion unreadable, such as "repetition 0.52 above 0.3"; empty when nothing does.
 
     `text` is the prefilled tail of the prompt followed by the completion, `language` the prompt's (ISO 639-1),
-    `num_tokens` the completion's length. Only the thought is judged; a missing, empty or unclosed one is a fault.
+    `num_tokens` the completion's length. A missing, empty or unclosed thought is a fault. The thought is judged, and of
+    the response its language: that of what is said around the answer, for the answer itself may be in any.
     """
     if num_tokens < cfg.min_tokens:
         return f"{num_tokens} tokens, fewer than {cfg.min_tokens}"
@@ -29,7 +31,8 @@ def readable_fault(text: str, language: str, num_tokens: int, cfg: ReadableConfi
         return f"{num_tokens} tokens, more than {cfg.max_tokens}"
     if "</think>" not in text:
         return "thought not closed" if "<think>" in text else "no thought"
-    thought = parse_completion(text).thought
+    parsed = parse_completion(text)
+    thought = parsed.thought
     if not thought:
         return "empty thought"
     if "```" in thought and not cfg.code_blocks:
@@ -37,9 +40,10 @@ def readable_fault(text: str, language: str, num_tokens: int, cfg: ReadableConfi
     longest = max(map(len, thought.split("\n")))
     if cfg.max_paragraph_chars and longest > cfg.max_paragraph_chars:
         return f"paragraph of {longest} characters above {cfg.max_paragraph_chars}"
-    consistency = language_consistency(thought, language)
-    if consistency is not None and consistency < cfg.min_consistency:
-        return f"language mix: {consistency:.2f} in {language}, below {cfg.min_consistency:g}"
+    for part, of in ((thought, ""), (ANSWER.sub(" ", parsed.response), " of the response")):
+        consistency = language_consistency(part, language)
+        if consistency is not None and consistency < cfg.min_consistency:
+            return f"language mix{of}: {consistency:.2f} in {language}, below {cfg.min_consistency:g}"
     if (share := repetition(thought)) > cfg.max_repetition:
         return f"repetition {share:.2f} above {cfg.max_repetition:g}"
     return ""
