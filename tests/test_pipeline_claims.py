@@ -114,6 +114,7 @@ def test_every_claim_by_hand():
             "C5a": 0.9,
             "C5b": 0.99,
             "C5c": 0.02,
+            "C5d": 0.06,
             "C6a": 0.5,
             "C6b": -0.18,
             "C6c": 0.17,
@@ -125,7 +126,8 @@ def test_every_claim_by_hand():
         }
     )
     assert claims["C1"].detail == "from 15.0% (15.0% to 15.0%); 200 problems × 16 samples"
-    assert "R1-Zero 88.0%, so Dev2 is −1.0 points (−1.0 to −1.0) beside it" in claims["C6c"].detail
+    assert "Dev2 is −1.0 points (−1.0 to −1.0) beside R1-Zero's 88.0%" in claims["C6c"].detail
+    assert "beside " + NAMES["dev3"] in claims["C7a"].detail and NAMES["dev1"] in claims["C5d"].detail
     assert NAMES["dev2-no-language"] + " 93.0%" in claims["C5b"].detail
 
 
@@ -140,6 +142,7 @@ def test_every_claim_by_hand():
         ("C5a", {"zero": scored(0.88, consistency=0.98)}),
         ("C5b", {"dev2": scored(0.87, consistency=0.96)}),
         ("C5c", {"dev2-no-language": scored(0.91)}),
+        ("C5d", {"dev2": scored(0.87, consistency=0.92)}),
         ("C6a", {"dev1": scored(0.70, readable=0.4)}),
         ("C6b", {"dev1": scored(0.88)}),
         ("C6c", {"dev2": scored(0.70)}),
@@ -214,7 +217,7 @@ def test_hacking_that_goes_on_has_no_verdict_yet():
 @pytest.mark.parametrize(("finished", "verdict"), [(False, "not measured yet"), (True, "not measured")])
 def test_what_is_missing_is_named(finished: bool, verdict: str):
     claims = found(record({"dev2": None, "r1": None}, finished=finished, general={}, run=None))
-    lacking = {"C5b", "C5c", "C6c", "C7a", "C7b", "C7c", "C9"}
+    lacking = {"C5b", "C5c", "C5d", "C6c", "C7a", "C7b", "C7c", "C9"}
     assert {id for id, claim in claims.items() if claim.measured is None} == lacking
     assert {claims[id].verdict for id in lacking} == {verdict}
     assert claims["C5c"].detail == "needs eval-dev2"

@@ -77,8 +77,9 @@ def context(record: PipelineRecord, found: Sequence[Claim], title: str) -> dict[
 def headline(record: PipelineRecord, found: Sequence[Claim]) -> str:
     """The result in one sentence or two."""
     done = [name for name in ("r1", "dev3", "dev2", "dev1", "zero") if name in record.evaluations]
-    total = f"{sum(claim.holds for claim in found)} of {len(found)} claims hold" + (
-        "" if record.finished else " so far"
+    holding, sure = sum(claim.holds for claim in found), sum(claim.conclusive for claim in found)
+    total = f"{holding} of {len(found)} claims hold{'' if record.finished else ' so far'}" + (
+        f", {sure} of them with their whole interval" if sure < holding else ""
     )
     time = f"; {duration(record.seconds)}{on_cores(record.plan.get('cpu_cores'))}" if record.seconds else ""
     if not done:
