@@ -2,7 +2,8 @@
 
     python benchmarks/claims.py [--seeds 0 1 2] [--runs runs/claims] [--out docs/claims.json] [--readme README.md]
 
-Each run resumes when it was cut off. Only the figures are kept in the repository, not the weights.
+Each run resumes when it was cut off; `--report` only reads finished ones again, made here or elsewhere. The figures are
+kept in the repository, the weights are not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 
+from r1kit.report.claims import Claim
+from r1kit.report.words import measured
 from r1kit.run import write_json_atomic, write_text_atomic
 
 
@@ -26,13 +29,15 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/claims"))
     parser.add_argument("--out", type=Path, default=Path("docs/claims.json"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--report", action="store_true", help="run nothing; read RUNS/seed-* as they are")
     args = parser.parse_args()
     results: dict[int, dict[str, Any]] = {}
     for seed in args.seeds:
         run = args.runs / f"seed-{seed}"
-        subprocess.run([sys.executable, "-m", "r1kit", "run", "demo", "--run", run, "--seed", str(seed)], check=True)
+        command = ["report", run] if args.report else ["run", "demo", "--run", run, "--seed", str(seed)]
+        subprocess.run([sys.executable, "-m", "r1kit", *command], check=True)
         results[seed] = json.loads((run / "summary.json").read_text())
-    machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    machine = {"cpu": cpu_name(), "torch": torch.__version__}
     write_json_atomic(args.out, {"machine": machine, "seeds": {str(seed): result for seed, result in results.items()}})
     write_text_atomic(args.out.with_suffix(".md"), table(results, machine))
     put_into(args.readme, table(results, machine))
@@ -49,10 +54,11 @@ def table(results: dict[int, dict[str, Any]], machine: dict[str, Any]) -> str:
     for claim in next(iter(results.values()))["claims"]:
         cells = [cell(column[claim["id"]]) for column in columns]
         lines.append(f"| {claim['id']} | {claim['statement']} | {claim['paper']} | " + " | ".join(cells) + " |")
-    minutes = ", ".join(f"{result['pipeline']['seconds'] / 60:.0f}" for result in results.values())
+    runs = [result["pipeline"] for result in results.values()]
+    minutes = ", ".join(f"{run['seconds'] / 60:.0f} minutes on {run['cpu_cores']}" for run in runs)
     footer = (
-        f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; {minutes} minutes of stages; 95% "
-        "intervals over problems."
+        f"{machine['cpu']}, torch {machine['torch']}; the stages took {minutes} cores. In brackets: 95% intervals over "
+        "problems."
     )
     return "\n".join([*lines, "", footer, *tried(columns), ""])
 
@@ -64,19 +70,13 @@ def tried(columns: list[dict[str, dict[str, Any]]]) -> list[str]:
 
 
 def cell(claim: dict[str, Any]) -> str:
-    """`87.1% [84.5%, 89.7%] holds`, and what the interval adds where it is not wholly on that side."""
+    """`87.1% (84.5% to 89.7%) holds`, and what the interval adds where it is not wholly on that side."""
     if claim["measured"] is None:
         return str(claim["verdict"])
 
-    def shown(value: float | None) -> str:
-        if value is None:
-            return "-"
-        if claim["unit"] == "points":
-            return f"{100 * value:+.1f}"
-        return f"{100 * value:.1f}%" if claim["unit"] == "share" else f"{value:.2f}"
-
     verdict = ", ".join(part for part in (claim["verdict"], claim["remark"]) if part)
-    return f"{shown(claim['measured'])} [{shown(claim['low'])}, {shown(claim['high'])}] {verdict}"
+    number, interval = measured(Claim(**claim))
+    return f"{number} ({interval}) {verdict}"
 
 
 def put_into(readme: Path, text: str) -> None:

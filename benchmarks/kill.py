@@ -1,9 +1,9 @@
 """Kill a pipeline at random moments, run it again each time, and compare the end with an undisturbed run's.
 
-    python benchmarks/kill.py [--recipe tiny] [--kills 10] [--seed 0] [--folder RUNS]
+    python benchmarks/kill.py [--recipe tiny] [--seed 0] [--kills 10] [--moments 0] [--folder RUNS]
 
-Prints what each kill hit, and exits with 1 unless every stage's output and every claim are the same. A finished run of
-the recipe in RUNS/calm is not made again.
+Prints what each kill hit, and exits with 1 unless it was killed that often and every stage's output and every claim are
+the same. `--seed` is the recipe's, `--moments` that of the random moments. A finished RUNS/calm is not made again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+START = 3.0
+"""Seconds that a start takes before it computes. What a kill destroys comes on top, so a run outlasts its kills."""
 
 
 def main() -> int:
@@ -26,43 +30,45 @@ def main() -> int:
     parser.add_argument("--recipe", default="tiny")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--moments", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=None, help="keep the runs here; default: a temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         start = time.perf_counter()
-        command(args.recipe, folder / "calm", log=folder / "calm.log").wait()
+        recipe = [args.recipe, "--seed", str(args.seed)]
+        command(recipe, folder / "calm", log=folder / "calm.log").wait()
         took = max(time.perf_counter() - start, stage_seconds(folder / "calm"))  # the run may have been there
         expected = outcome(folder / "calm")
         print(f"undisturbed: {took:.0f} s, {len(expected['outputs'])} stages")
-        killed = kill_and_resume(args.recipe, folder / "killed", args.kills, took, args.seed, folder / "killed.log")
+        killed = kill_and_resume(recipe, folder / "killed", args.kills, took, args.moments, folder / "killed.log")
         different = differences(expected, outcome(folder / "killed"))
     print(f"{killed} kills; " + ("the same end" if not different else "different: " + ", ".join(different)))
-    return 1 if different or not expected["outputs"] else 0
+    return 1 if different or not expected["outputs"] or killed < args.kills else 0
 
 
-def command(recipe: str, run: Path, log: Path) -> subprocess.Popen[bytes]:
+def command(recipe: Sequence[str], run: Path, log: Path) -> subprocess.Popen[bytes]:
     """`r1kit run` in a process group of its own."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "r1kit", "run", recipe, "--run", str(run)],
+            [sys.executable, "-m", "r1kit", "run", *recipe, "--run", str(run)],
             stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
 
-def kill_and_resume(recipe: str, run: Path, kills: int, seconds: float, seed: int, log: Path) -> int:
+def kill_and_resume(recipe: Sequence[str], run: Path, kills: int, seconds: float, seed: int, log: Path) -> int:
     """Run a recipe, SIGKILL it `kills` times at random moments and start it again each time; then let it end.
 
     The moments are spread over `seconds`, the time that a whole run takes. Returns how often it was killed.
     """
     rng = random.Random(seed)
+    moments = sorted(rng.uniform(0, seconds) for _ in range(kills))
     killed = 0
-    for _ in range(kills):
+    for before, moment in zip([0.0, *moments], moments, strict=False):
         process = command(recipe, run, log)
         try:
-            # Twice the fair share of the time, because every start costs some of it.
-            process.wait(timeout=rng.uniform(0.3, 2.0) * seconds / kills + 3)
+            process.wait(timeout=moment - before + START)
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)

@@ -39,17 +39,17 @@ def stages():
 def test_a_killed_pipeline_ends_as_an_undisturbed_one(tmp_path: Path):
     recipe = tmp_path / "small.py"
     recipe.write_text(RECIPE)
-    assert kill.command(str(recipe), tmp_path / "calm", log=tmp_path / "calm.log").wait() == 0
+    assert kill.command([str(recipe)], tmp_path / "calm", log=tmp_path / "calm.log").wait() == 0
     calm = kill.outcome(tmp_path / "calm")
     assert set(calm["outputs"]) == {"zero", "data", "dev1", "dev2", "eval-dev2"} and all(calm["outputs"].values())
     # Once for certain in the middle of the first stage, then at random moments.
-    process = kill.command(str(recipe), tmp_path / "killed", log=tmp_path / "killed.log")
+    process = kill.command([str(recipe)], tmp_path / "killed", log=tmp_path / "killed.log")
     while not any(tmp_path.glob("killed/zero/checkpoints/step-*")) and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert json.loads((tmp_path / "killed" / "zero" / ".stage.json").read_text())["state"] == "begun"
-    killed = kill.kill_and_resume(str(recipe), tmp_path / "killed", 4, 12.0, seed=1, log=tmp_path / "killed.log")
+    killed = kill.kill_and_resume([str(recipe)], tmp_path / "killed", 4, 12.0, seed=1, log=tmp_path / "killed.log")
     assert killed > 0
     assert kill.differences(calm, kill.outcome(tmp_path / "killed")) == []
 
