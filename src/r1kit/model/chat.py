@@ -98,19 +98,24 @@ def render_prompt(
     ValueError for an unknown template, for `chat` when the tokenizer has none or its template refuses the messages, and
     for `r1` when the tokenizer does not know R1's marks.
     """
+    check_template(template_name)
     if template_name in CHAT:
         text = apply_template(messages, tokenizer, add_generation_prompt=True)
         if template_name == "chat-prefilled" and not prefill_of(text):
             text += THINK
-    elif template_name in TEMPLATES:
+    else:
         text = TEMPLATES[template_name].render(messages)
         if text.startswith(R1_BEGIN):
             require_marks(tokenizer, template_name)
         else:
             text = begin_text(tokenizer) + text
-    else:
-        raise ValueError(f"no template {template_name!r}; templates are {', '.join([*TEMPLATES, *CHAT])}")
     return RenderedPrompt(text, prefill_of(text))
+
+
+def check_template(template_name: str) -> None:
+    """ValueError for an unknown template."""
+    if template_name not in (*TEMPLATES, *CHAT):
+        raise ValueError(f"no template {template_name!r}; templates are {', '.join([*TEMPLATES, *CHAT])}")
 
 
 def apply_template(
