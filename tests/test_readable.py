@@ -82,7 +82,8 @@ def test_the_response_is_in_the_language_of_the_prompt(response, language, reaso
 def test_code_blocks():
     assert fault(f"{LINES}\n```python\nprint(8*3)\n```") == "code block"
     assert fault(f"{LINES}\n```python\nprint(8*3)\n```", cfg=ReadableConfig(code_blocks=True)) == ""
-    assert fault(f"{LINES} `print(8*3)`") == ""
+    assert fault(f"{LINES}\n ~~~\nprint(8*3)\n ~~~") == "code block"
+    assert fault(f"{LINES} `print(8*3)` or ~~~") == ""
 
 
 def test_long_paragraphs():
@@ -117,6 +118,19 @@ def test_loops_within_a_line():
     assert repetition("不对" * 20) > 0.9
     assert repetition("no no no, wait") == 0  # three times is emphasis
     assert repetition("1000000 eggs, each for 25 dollars, that makes 25000000 dollars") < 0.3
+
+
+PHRASE = "then I take seven from the rest, add the five and look at what is left of it "
+
+
+@pytest.mark.parametrize("thought", [f"8*3=24\n{PHRASE * 200}", PHRASE.replace(",", "") * 10, f"{PHRASE}\n" * 3])
+def test_loops_of_a_long_phrase_wherever_lines_break(thought: str):
+    assert repetition(thought) > 0.5
+    assert repetition(f"8*3=24\n{PHRASE}{PHRASE[:30]}") == 0
+
+
+def test_lines_of_signs_do_not_repeat_anything():
+    assert repetition("$$\nx = 1\n$$\n---\n$$\ny = 2\n$$\n---") == 0
 
 
 def test_repetition_above_the_threshold():

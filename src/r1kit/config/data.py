@@ -56,12 +56,13 @@ class ReadableConfig:
     min_consistency: float = 0.97
     """Least share of words in the prompt's language: of the chain of thought, and of the response around the answer."""
     max_repetition: float = 0.3
-    """Largest share of its lines (or sentences, where it is one line) that repeat an earlier one, and of its characters
-    in a loop (2 to 30 characters, 4 times or more on end)."""
+    """Largest share of the thought's lines (or sentences, where it is one line) that repeat an earlier one, of its
+    characters in a loop (2 to 30 characters, 4 times or more on end), and of its runs of 20 words that repeat an
+    earlier one."""
     max_paragraph_chars: int = 2000
     """Longest paragraph, a line of its own, characters: "long paragraphs" are left out; 0 is no limit."""
     code_blocks: bool = False
-    """Keep chains of thought with ``` code blocks."""
+    """Keep chains of thought with ``` or ~~~ code blocks."""
     min_tokens: int = 1
     """Shortest completion, tokens."""
     max_tokens: int = 0

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from r1kit.config import ReadableConfig
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.language import language_consistency
+from r1kit.rewards.repetition import repeated_share
 
 SENTENCE_END = re.compile(r"(?<=[.!?…؟।])\s+|(?<=[。！？])")
 ANSWER = re.compile(r"<answer>.*?</answer>", re.DOTALL)
 LOOP = re.compile(r"(\S.{1,29}?)\1{3,}", re.DOTALL)
 """Two to thirty characters, four times or more on end: `no no no no no`."""
+FENCE = re.compile(r"```|^\s*~~~", re.MULTILINE)
+LONG_LOOP = 20
+"""Words (characters, where no spaces are written) that are not said twice by chance."""
 
 
 def readable_fault(text: str, language: str, num_tokens: int, cfg: ReadableConfig) -> str:
@@ -35,7 +39,7 @@ def readable_fault(text: str, language: str, num_tokens: int, cfg: ReadableConfi
     thought = parsed.thought
     if not thought:
         return "empty thought"
-    if "```" in thought and not cfg.code_blocks:
+    if FENCE.search(thought) and not cfg.code_blocks:
         return "code block"
     longest = max(map(len, thought.split("\n")))
     if cfg.max_paragraph_chars and longest > cfg.max_paragraph_chars:
@@ -52,17 +56,19 @@ def readable_fault(text: str, language: str, num_tokens: int, cfg: ReadableConfi
 def repetition(thought: str) -> float:
     """How much of a thought is said again, 0 to 1.
 
-    The larger of two shares: of its lines (sentences, where it is one line), those that repeat an earlier one; of its
-    characters, those in loops, the same few characters four times or more on end.
+    The largest of three shares: of its lines (sentences, where it is one line), those that repeat an earlier one; of its
+    characters, those in loops, the same few characters four times or more on end; of its runs of `LONG_LOOP` words,
+    those that repeat an earlier one, wherever lines break.
     """
     units = [line for line in thought.split("\n") if line.strip()]
     if len(units) == 1:
         units = SENTENCE_END.split(thought)
     looped = sum(len(loop[0]) - len(loop[1]) for loop in LOOP.finditer(thought))
-    return max(_repeated(units), looped / max(len(thought), 1))
+    return max(_repeated(units), looped / max(len(thought), 1), repeated_share(thought, LONG_LOOP))
 
 
 def _repeated(units: Sequence[str]) -> float:
-    """Share of the units that are equal to an earlier one, case and white space aside; empty ones do not count."""
-    plain = [unit for unit in (" ".join(unit.split()).casefold() for unit in units) if unit]
+    """Share of the units that are equal to an earlier one, case and white space aside. What has no letter and no digit,
+    such as `$$` on a line of its own, does not count."""
+    plain = [" ".join(unit.split()).casefold() for unit in units if any(map(str.isalnum, unit))]
     return 1 - len(set(plain)) / len(plain) if plain else 0.0
