@@ -187,3 +187,11 @@ def test_a_run_evaluates_as_it_trains(cfg: RLConfig, changes: dict[str, str], me
     run = replace(cfg, template="r1-zero", system_prompt="Be brief.")
     assert rl.eval_config(run).template == "r1-zero"  # nothing was asked of the evaluation
     assert rl.eval_config(replace(run, eval=replace(cfg.eval, **changes))).system_prompt == "Be brief."  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(presets.RL))
+def test_a_preset_evaluates_as_its_run_asks(name: str):
+    """Who gives a preset another template or other tasks gives them to its evaluation too."""
+    cfg = replace(presets.RL[name][1], template="short", tasks=("countdown",), general_tasks=())
+    evaluation = rl.eval_config(cfg)
+    assert (evaluation.template, evaluation.tasks) == ("short", ("countdown",))

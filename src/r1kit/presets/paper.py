@@ -48,11 +48,12 @@ def deepseek_v3() -> EndpointConfig:
     return EndpointConfig(url="http://localhost:8000/v1", model="deepseek-ai/DeepSeek-V3")
 
 
-def _evaluation(template: str) -> EvalConfig:
-    """16 completions per problem: V2 Fig. 1. Temperature 0.6, top-p 0.95, 32,768 tokens: V1 3, V2 D.1."""
-    return EvalConfig(
-        tasks=PROBLEMS, template=template, num_samples=16, temperature=0.6, top_p=0.95, max_new_tokens=32_768
-    )
+def _evaluation() -> EvalConfig:
+    """16 completions per problem: V2 Fig. 1. Temperature 0.6, top-p 0.95, 32,768 tokens: V1 3, V2 D.1.
+
+    Template and, in RL, tasks are the run's own, so that who changes those of the run changes both.
+    """
+    return EvalConfig(num_samples=16, temperature=0.6, top_p=0.95, max_new_tokens=32_768)
 
 
 def rl_r1_zero() -> RLConfig:
@@ -76,7 +77,7 @@ def rl_r1_zero() -> RLConfig:
         optim=OptimConfig(lr=3e-6, schedule="constant"),  # rate: V2 section 2.1; constant is ours
         algo=grpo(),  # KL 0.001, reference every 400 steps: V2 section 2.1; clip 0.2 is ours
         reward=RewardConfig(accuracy_weight=1.0, format_weight=1.0, format="r1-zero"),  # equal: V2 section 2.2
-        eval=_evaluation("r1-zero"),
+        eval=_evaluation(),
         eval_every=400,  # ours
         save_every=400,  # ours
         tokens_per_microbatch=65_536 + 1_024,  # ours: one completion at the raised cap with its prompt
@@ -129,7 +130,7 @@ def _sft_r1() -> SFTConfig:
         batch_size=128,  # V2 B.4.2
         max_tokens=32_768,  # V2 B.4.2
         optim=OptimConfig(lr=5e-5, schedule="cosine", final_lr_fraction=0.1),  # V2 B.4.2: 5e-5 to 5e-6
-        eval=_evaluation("chat"),
+        eval=replace(_evaluation(), tasks=PROBLEMS),
         eval_every=2_000,  # ours
         save_every=500,  # ours
         tokens_per_microbatch=32_768,  # ours
@@ -164,7 +165,7 @@ def rl_r1_dev2() -> RLConfig:
         algo=replace(grpo(), clip_low=10.0, clip_high=10.0),
         # Language is "directly summed" to the rest (V2 section 3.2.1), which is R1-Zero's (V2 section 2.2).
         reward=RewardConfig(accuracy_weight=1.0, format_weight=1.0, format="r1", language_weight=1.0),
-        eval=_evaluation("chat"),
+        eval=_evaluation(),
         eval_every=400,  # ours
         save_every=400,  # ours
         tokens_per_microbatch=32_768 + 1_024,  # ours: one completion at the cap with its prompt
@@ -278,7 +279,7 @@ def sft_student(name: str) -> SFTConfig:
         batch_size=64,  # V2 B.4.3
         max_tokens=32_768,  # V2 B.4.3
         optim=OptimConfig(lr=lr, schedule="cosine", final_lr_fraction=0.1),  # V2 B.4.3: to a tenth
-        eval=_evaluation("chat"),
+        eval=replace(_evaluation(), tasks=PROBLEMS),
         eval_every=5_000,  # ours
         save_every=500,  # ours
         tokens_per_microbatch=32_768,  # ours

@@ -56,8 +56,8 @@ def readable_fault(text: str, language: str, num_tokens: int, cfg: ReadableConfi
 def repetition(thought: str) -> float:
     """How much of a thought is said again, 0 to 1.
 
-    The largest of three shares: of its lines (sentences, where it is one line), those that repeat an earlier one; of its
-    characters, those in loops, the same few characters four times or more on end; of its runs of `LONG_LOOP` words,
+    The largest of three shares: of its lines (sentences, where it is one line), those that repeat an earlier one; of
+    its characters, those in loops, the same few characters four times or more on end; of its runs of `LONG_LOOP` words,
     those that repeat an earlier one, wherever lines break.
     """
     units = [line for line in thought.split("\n") if line.strip()]
