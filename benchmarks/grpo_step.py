@@ -68,6 +68,8 @@ def main() -> None:
         phases = "  ".join(f"{name} {seconds:.3f}" for name, seconds in row["seconds"].items())
         print(f"{row['seconds_per_step']:.3f} s a step ({phases}), {row['dtype']}, {row['peak_rss_mib']:,} MiB at most")
         print(f"{row['tokens_per_step']:,} tokens a step, {row['tokens_per_second']:,.0f} tokens/s over the whole step")
+        if "peak_cuda_mib" in row:
+            print(f"{row['peak_cuda_mib']:,} MiB of the GPU at most, kl/sampler {row['kl_sampler']:.1e} nats a token")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

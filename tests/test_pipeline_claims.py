@@ -117,7 +117,7 @@ def test_every_claim_by_hand():
             "C5d": 0.06,
             "C6a": 0.5,
             "C6b": -0.18,
-            "C6c": 0.17,
+            "C6c": 17 / 18,
             "C7a": 0.01,
             "C7b": 0.97,
             "C7c": 0.75,  # wins one prompt, ties the other
@@ -126,7 +126,8 @@ def test_every_claim_by_hand():
         }
     )
     assert claims["C1"].detail == "from 15.0% (15.0% to 15.0%); 200 problems × 16 samples"
-    assert "Dev2 is −1.0 points (−1.0 to −1.0) beside R1-Zero's 88.0%" in claims["C6c"].detail
+    assert "Dev1 70.0%, " in claims["C6c"].detail and "; +17.0 points (+17.0 to +17.0)" in claims["C6c"].detail
+    assert NAMES["base"] + " 90.0%" in claims["C5a"].detail
     assert "beside " + NAMES["dev3"] in claims["C7a"].detail and NAMES["dev1"] in claims["C5d"].detail
     assert NAMES["dev2-no-language"] + " 93.0%" in claims["C5b"].detail
 
@@ -146,6 +147,7 @@ def test_every_claim_by_hand():
         ("C6a", {"dev1": scored(0.70, readable=0.4)}),
         ("C6b", {"dev1": scored(0.88)}),
         ("C6c", {"dev2": scored(0.70)}),
+        ("C6c", {"dev2": scored(0.78)}),  # 8 of the 18 points
         ("C7a", {"r1": scored(0.87)}),
         ("C7b", {"r1": scored(0.89, readable=0.94)}),
         ("C8", {"student-distilled": scored(0.59)}),
@@ -176,7 +178,23 @@ def test_intervals_are_paired_over_problems():
 def test_equal_is_at_least_as_accurate_but_not_above():
     claims = found(record({"r1": scored(0.88), "dev1": scored(0.88), "dev2": scored(0.88)}))
     assert claims["C7a"].holds
-    assert not claims["C6b"].holds and not claims["C6c"].holds
+    assert not claims["C6b"].holds
+
+
+def test_what_is_won_back_is_a_share_of_what_was_lost():
+    claim = found(record({"dev1": scored(spread(0.5, 1.0))}))["C6c"]
+    share = 0.12 / 0.13
+    residuals = [(0.87 - right) - share * (0.88 - right) for right in (0.5, 1.0)]
+    assert claim.measured == pytest.approx(share)
+    assert claim.high == pytest.approx(share + half_width(*sorted(residuals)) / 0.13)
+
+
+def test_what_was_not_lost_cannot_be_won_back():
+    doubtful = {"dev1": scored(spread(0.0, 1.0)), "zero": scored(0.52), "dev2": scored(0.51)}
+    for changed in ({"dev1": scored(0.88)}, {"dev1": scored(0.95)}, doubtful):
+        claim = found(record(changed))["C6c"]
+        assert (claim.verdict, claim.measured) == ("not measured", None)
+        assert "the cold start's cost is not beyond doubt" in claim.detail
 
 
 def test_win_rate_is_over_prompts():

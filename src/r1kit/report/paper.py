@@ -65,7 +65,7 @@ CLAIMS = {
     "C5d": "stable with the reward, decays without it (V2 B.6, Fig. 7)",
     "C6a": "stated; IF-Eval 46.6 → 71.7 (V2 Table 3)",
     "C6b": "AIME 2024 77.9 → 59.0 (V2 Table 3)",
-    "C6c": "AIME 2024 59.0 → 74.0, R1-Zero 77.9 (V2 Table 3)",
+    "C6c": "79%: AIME 2024 59.0 → 74.0, R1-Zero 77.9 (V2 Table 3)",
     "C7a": "AIME 2024 79.8 against 77.9 (V2 Table 3)",
     "C7b": "stated, without a number (V1 2.3)",
     "C7c": "ArenaHard 75.6 → 92.3, AlpacaEval 2.0 62.1 → 87.6 (V2 Table 3)",

@@ -20,6 +20,7 @@ ZERO_AT_LEAST = 0.85
 CONSISTENT = 0.97
 LANGUAGE_COST = 0.03
 READABLE = 0.95
+WON_BACK = 0.5
 CLEAR_MARGIN = 0.05
 HACKED_MARGIN = 0.05
 
@@ -42,9 +43,7 @@ def pipeline_claims(record: PipelineRecord) -> list[Claim]:
         _majority(scored),
         _longer(scored),
         _reflects(scored),
-        _level(
-            scored, "C5a", "R1-Zero mixes languages: its consistency is below 97%", "zero", lambda v: v < CONSISTENT
-        ),
+        _mixes(scored),
         _consistent(scored),
         _language_cost(scored),
         _language_gain(scored),
@@ -216,15 +215,15 @@ def _rises(scored: dict[str, Evaluation]) -> Claim:
 
 
 def _majority(scored: dict[str, Evaluation]) -> Claim:
-    statement = "a majority vote over 16 beats one sample of R1-Zero (cons@16 > pass@1)"
+    statement = "on remainder, a majority vote over 16 beats one sample of R1-Zero (cons@16 > pass@1)"
     if missing := _missing(scored, ("zero",)):
         return unmeasured("C2", statement, "points", missing)
     zero = scored["zero"]
-    statement = statement.replace("16", str(zero.num_samples))
     voting = [task for task in zero.voting_tasks if task != "all"]
     if not voting:
         return unmeasured("C2", statement, "points", "no task of eval-zero has one short answer to vote on")
     task = DEMO_TASKS[1] if DEMO_TASKS[1] in voting else voting[0]
+    statement = statement.replace("16", str(zero.num_samples)).replace(DEMO_TASKS[1], task)
     problems = zero.of(task)
     cons, single = mean([p.cons for p in problems]).value, pass_at_1(zero, task).value
     gain = difference([p.cons for p in problems], [p.right for p in problems])
@@ -240,7 +239,8 @@ def _longer(scored: dict[str, Evaluation]) -> Claim:
     if values is None or not any(values[1]):
         return unmeasured("C3", statement, "ratio", "eval-base has no completion with tokens for eval-zero's problems")
     detail = f"{mean(values[1]).value:.1f} → {mean(values[0]).value:.1f} tokens"
-    return judge("C3", statement, "ratio", ratio(*values), lambda value: value > 1, detail)
+    broken = _split(scored["zero"], scored["base"])
+    return judge("C3", statement, "ratio", ratio(*values), lambda value: value > 1, detail, broken)
 
 
 def _reflects(scored: dict[str, Evaluation]) -> Claim:
@@ -252,7 +252,15 @@ def _reflects(scored: dict[str, Evaluation]) -> Claim:
         return unmeasured("C4", statement, "words", "eval-base and eval-zero share no problem")
     then, now = mean(values[1]).value, mean(values[0]).value
     detail = f"{then:.2f} → {now:.2f} words per response" + (f", {now / then:.1f}×" if then else "")
-    return judge("C4", statement, "words", difference(*values), lambda value: value > 0, detail)
+    broken = _split(scored["zero"], scored["base"])
+    return judge("C4", statement, "words", difference(*values), lambda value: value > 0, detail, broken)
+
+
+def _mixes(scored: dict[str, Evaluation]) -> Claim:
+    statement, base = f"R1-Zero mixes languages: its consistency is below {CONSISTENT:.0%}", ("base",)
+    return _level(
+        scored, "C5a", statement, "zero", lambda v: v < CONSISTENT, more=_shares(scored, base, _consistency)
+    )  # fmt: skip
 
 
 def _consistent(scored: dict[str, Evaluation]) -> Claim:
@@ -298,11 +306,27 @@ def _cold_start(scored: dict[str, Evaluation]) -> list[Claim]:
             scored, "C6b", "the cold start costs accuracy at first: Dev1 below R1-Zero", "dev1", "zero", _right,
             lambda value: value < 0,
         ),
-        _change(
-            scored, "C6c", "reasoning RL wins accuracy back, all or a part: Dev2 above Dev1", "dev2", "dev1", _right,
-            lambda value: value > 0, _beside(scored, "dev2", "zero"),
-        ),
+        _won_back(scored),
     ]  # fmt: skip
+
+
+def _won_back(scored: dict[str, Evaluation]) -> Claim:
+    """The paper's Dev2 regains four fifths of what Dev1 lost; half is what is asked here."""
+    statement, unit = f"reasoning RL wins it back: Dev2 regains at least {WON_BACK:.0%} of what Dev1 lost", "share"
+    if missing := _missing(scored, ("dev2", "dev1", "zero")):
+        return unmeasured("C6c", statement, unit, missing)
+    gained, lost = _compared(scored, "dev2", "dev1", _right), _compared(scored, "zero", "dev1", _right)
+    if gained is None or lost is None or len(gained[0]) != len(lost[0]):
+        return unmeasured("C6c", statement, unit, "eval-dev2, eval-dev1 and eval-zero are not of the same problems")
+    gain, loss = difference(*gained), difference(*lost)
+    detail = (
+        f"{_shares(scored, ('zero', 'dev1', 'dev2'), _right)}; {signed_points(gain.value)} points "
+        f"({signed_points(gain.low)} to {signed_points(gain.high)}) from Dev1"
+    )
+    if loss.low <= 0:
+        return unmeasured("C6c", statement, unit, f"{detail}; the cold start's cost is not beyond doubt")
+    regained = ratio(*([a - b for a, b in zip(*pair, strict=True)] for pair in (gained, lost)))
+    return judge("C6c", statement, unit, regained, lambda value: value >= WON_BACK, detail, _split(scored["dev2"]))
 
 
 def _accurate(scored: dict[str, Evaluation]) -> Claim:
