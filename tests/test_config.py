@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1kit import presets
+from r1kit import config, presets
 from r1kit.config import (
     AlgoConfig,
     ChatConfig,
@@ -18,6 +18,8 @@ from r1kit.config import (
     OptimConfig,
     ReadableConfig,
     RejectConfig,
+    RewardConfig,
+    RewardModelConfig,
     RLConfig,
     from_dict,
     to_dict,
@@ -108,6 +110,60 @@ def test_variants_differ_from_grpo_where_their_papers_do():
 def test_a_wrong_value_is_named_with_its_flag(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "message"),
+    [
+        (
+            RejectConfig,
+            {"rewrite": "rule"},
+            r"rewrite is 'rule'; give 'none', 'rules' or 'endpoint' \(did you mean 'rules",
+        ),
+        (
+            RewardModelConfig,
+            {"kind": "Helpful"},
+            "kind is 'Helpful'; give 'helpful' or 'safety' .did you mean 'helpful'",
+        ),
+        (OptimConfig, {"schedule": "cosinus"}, "schedule is 'cosinus'; give 'constant', .* .did you mean 'cosine'"),
+        (AlgoConfig, {"advantage": "groupmean"}, "advantage is 'groupmean'; .* .did you mean 'group-mean'"),
+        (RewardConfig, {"format": "r1zero"}, "format is 'r1zero'; .* .did you mean 'r1-zero'"),
+        (RLConfig, {"track": ("tensorbord",)}, "track is .* .did you mean 'tensorboard'.. in place of 'tensorbord'"),
+        (RLConfig, {"steps": "ten"}, "steps is 'ten'; give a whole number"),
+        (RLConfig, {"steps": 10.0}, "steps is 10.0; give a whole number"),
+        (RLConfig, {"steps": True}, "steps is True; give a whole number"),
+        (RLConfig, {"model": None}, "model is None; give a text"),
+        (RLConfig, {"tasks": "countdown"}, r"tasks is 'countdown'; give a tuple, such as \('countdown',\)"),
+        (RLConfig, {"tasks": ["countdown"]}, r"tasks is \['countdown'\]; give a tuple, such as \('countdown',\)"),
+        (RLConfig, {"optim": {"lr": 1}}, "optim is {'lr': 1}; give an OptimConfig"),
+        (OptimConfig, {"betas": (0.9,)}, r"betas is \(0.9,\); give a tuple of 2"),
+        (OptimConfig, {"lr": "1e-4"}, "lr is '1e-4'; give a number"),
+        (AlgoConfig, {"mask_truncated": 1}, "mask_truncated is 1; give True or False"),
+        (EvalConfig, {"out": "here"}, "out is 'here'; give a pathlib.Path or None"),
+        (EvaluateConfig, {"format": "R1"}, "format is 'R1'"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_what_to_give(make: Callable[..., object], values: dict, message: str):
+    with pytest.raises(ValueError, match=f"^{make.__name__}.{message}"):
+        make(**values)
+    if make is not EvaluateConfig:
+        with pytest.raises(ValueError, match=f"^{make.__name__}.{message}"):
+            replace(make(), **values)  # type: ignore[type-var]
+
+
+def test_values_of_the_right_type():
+    assert OptimConfig(lr=1).lr == 1  # a whole number is a number too
+    assert EvalConfig(out=None).out is None and EvalConfig(out=Path("x")).out == Path("x")
+    assert RLConfig(track=("wandb",)).track == ("wandb",)
+    with pytest.raises(ValueError, match="OptimConfig.schedule is 'cosinus'"):
+        from_dict(OptimConfig, {"schedule": "cosinus"})
+
+
+def test_every_config_is_checked():
+    configs = [value for value in vars(config).values() if isinstance(value, type)]
+    assert len(configs) > 20
+    for cls in configs:
+        assert cls.__post_init__.__qualname__.startswith("config."), f"{cls.__name__} is not made by checked.config"
 
 
 @pytest.mark.parametrize("make", [EvalConfig, RejectConfig, RLConfig])

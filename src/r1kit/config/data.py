@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from r1kit.config.checked import config
 from r1kit.config.common import Device, DType, SamplerKind, VllmConfig, require
 from r1kit.config.evaluate import GivenForm, require_sampling
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class EndpointConfig:
     """An OpenAI-compatible server that rewrites, judges or teaches; without a URL, rules and `model` do it."""
 
@@ -49,7 +50,7 @@ class EndpointConfig:
             require(value >= 0, f"endpoint {name} is {value}; give 0 (unknown) or more, per million tokens")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ReadableConfig:
     """What makes a completion readable (R1 V2 B.3.2, B.3.3 name the filters; the thresholds are ours)."""
 
@@ -82,7 +83,7 @@ class ReadableConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RejectConfig:
     """Sample a model, keep the right and readable completions, write them as SFT data: `r1kit reject PRESET`.
 
@@ -157,7 +158,7 @@ class RejectConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class PreferencesConfig:
     """Make the reward models' data: responses to general prompts, judged: `r1kit preferences PRESET` (R1 V2 3.1)."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from r1kit.config.checked import config
 from r1kit.config.common import Device, DType, OptimConfig, TrackerName, require
 from r1kit.config.evaluate import EvalConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ModelShape:
     """Shape of a decoder made from scratch (Qwen2's architecture)."""
 
@@ -37,7 +38,7 @@ class ModelShape:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class PretrainConfig:
     """Make a base model from scratch on the generated bilingual corpus: `r1kit pretrain PRESET`."""
 

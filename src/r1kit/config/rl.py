@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from r1kit.config.checked import config
 from r1kit.config.common import (
     Device,
     DType,
@@ -21,7 +22,7 @@ from r1kit.config.evaluate import AnswerForm, EvalConfig, require_sampling
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class AlgoConfig:
     """GRPO (DeepSeekMath eq. 3, R1 eq. 1-3) and its variants, each a change of one number or word.
 
@@ -65,7 +66,7 @@ class AlgoConfig:
         require(self.truncated_is >= 0, f"--algo.truncated-is is {self.truncated_is}; give 0 (off) or a cap above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RewardConfig:
     """Reward = the weighted sum of its parts; a part of weight 0 is not computed.
 
@@ -133,7 +134,7 @@ class RewardConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RLConfig:
     """RL with GRPO: R1-Zero, and both RL stages of R1: `r1kit rl PRESET`."""
 

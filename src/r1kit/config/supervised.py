@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from r1kit.config.checked import config
 from r1kit.config.common import Device, DType, LoraConfig, MemoryConfig, OptimConfig, TrackerName, require
 from r1kit.config.data import RejectConfig
 from r1kit.config.evaluate import EvalConfig
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class SFTConfig:
     """Supervised fine-tuning on conversations: `r1kit sft PRESET` (R1 V2 B.4.2, B.4.3)."""
 
@@ -76,7 +77,7 @@ class SFTConfig:
         require(0 <= self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share from 0, below 1")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RewardModelConfig:
     """Train a reward model, the policy's backbone with a scalar head: `r1kit reward-model PRESET` (R1 V2 3.1)."""
 
@@ -127,7 +128,7 @@ class RewardModelConfig:
         require(0 < self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share between 0 and 1")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class OnPolicyConfig:
     """On-policy distillation: the student samples, the teacher corrects every token (reverse KL)."""
 
@@ -156,7 +157,7 @@ class OnPolicyConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class DistillConfig:
     """Make a student of a teacher: `r1kit distill PRESET` (R1 V1 2.4, V2 B.4.3).
 
