@@ -16,11 +16,14 @@ from r1kit.config import (
     ModelShape,
     OnPolicyConfig,
     OptimConfig,
+    PreferencesConfig,
+    PretrainConfig,
     ReadableConfig,
     RejectConfig,
     RewardConfig,
     RewardModelConfig,
     RLConfig,
+    SFTConfig,
     from_dict,
     to_dict,
 )
@@ -105,6 +108,25 @@ def test_variants_differ_from_grpo_where_their_papers_do():
         (lambda: ReadableConfig(min_tokens=-1), "--readable.min-tokens is -1"),
         (lambda: ReadableConfig(max_tokens=-1), "--readable.max-tokens is -1"),
         (lambda: ReadableConfig(min_tokens=5, max_tokens=4), "--readable.max-tokens 4 is below"),
+        (
+            lambda: RLConfig(steps=8, general_tasks=("general",), general_from=8),
+            "--general-from 8 is not below --steps 8",
+        ),
+        (lambda: RLConfig(general_share=0.5), "--general-share is 0.5 and there are no general prompts"),
+        (lambda: RLConfig(general_from=5), "--general-from is 5 and there are no general prompts"),
+        (lambda: RejectConfig(general_share=0.5), "--general-share is 0.5 and there are no general data"),
+        (lambda: PreferencesConfig(max_length_bias=-1.0), "--max-length-bias is -1.0"),
+        (lambda: RewardConfig(language_weight=-1.0), "--reward.language-weight is -1.0"),
+        (lambda: RewardConfig(preference_weight=-1.0), "--reward.preference-weight is -1.0"),
+        (lambda: AlgoConfig(overlong_penalty=-1.0), "--algo.overlong-penalty is -1.0"),
+        (lambda: RLConfig(tokens_per_microbatch=0), "--tokens-per-microbatch is 0"),
+        (lambda: SFTConfig(tokens_per_microbatch=0), "--tokens-per-microbatch is 0"),
+        (lambda: RewardModelConfig(tokens_per_microbatch=0), "--tokens-per-microbatch is 0"),
+        (lambda: PretrainConfig(tokens_per_microbatch=0), "--tokens-per-microbatch is 0"),
+        (lambda: RLConfig(rows=0), "--rows is 0"),
+        (lambda: EvalConfig(rows=0), "--rows is 0"),
+        (lambda: RLConfig(eval_every=-1), "--eval-every is -1"),
+        (lambda: SFTConfig(stop_after=-1), "--stop-after is -1"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(make, message):
@@ -180,3 +202,7 @@ def test_the_ends_of_a_range_are_in_it():
     OnPolicyConfig(steps=1, problems_per_step=1, group_size=1, max_new_tokens=1, temperature=0.01)
     ReadableConfig(min_consistency=0, max_repetition=0, max_paragraph_chars=0, min_tokens=0, max_tokens=0)
     ReadableConfig(min_consistency=1, max_repetition=1, min_tokens=4, max_tokens=4)
+    RLConfig(steps=8, general_tasks=("general",), general_from=7, general_share=1.0)
+    RejectConfig(general_share=0.0)
+    PreferencesConfig(max_length_bias=0.0)
+    RewardConfig(accuracy_weight=0.0, function_weight=-1.0)  # a function may return what is bad

@@ -69,6 +69,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         require(self.num_problems > 0, f"--num-problems is {self.num_problems}; give at least 1")
         require(self.num_samples > 0, f"--num-samples is {self.num_samples}; give at least 1")
+        require(self.rows > 0, f"--rows is {self.rows}; give at least 1")
         require(len(self.tasks) > 0, "--tasks is empty; give at least one task")
         require_sampling(self.temperature, self.top_p, self.max_new_tokens, self.top_k)
 

@@ -76,6 +76,9 @@ class PretrainConfig:
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens_per_step", "save_every", "keep_checkpoints"):
+        for name in ("steps", "tokens_per_step", "save_every", "keep_checkpoints", "tokens_per_microbatch"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        for name in ("eval_every", "stop_after"):
+            value = getattr(self, name)
+            require(value >= 0, f"--{name.replace('_', '-')} is {value}; give 0 or more")

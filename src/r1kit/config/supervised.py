@@ -71,9 +71,13 @@ class SFTConfig:
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_tokens", "heldout_every", "save_every", "keep_checkpoints"):
+        counts = ("epochs", "batch_size", "max_tokens", "heldout_every", "save_every", "keep_checkpoints")
+        for name in (*counts, "tokens_per_microbatch"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        for name in ("eval_every", "stop_after"):
+            value = getattr(self, name)
+            require(value >= 0, f"--{name.replace('_', '-')} is {value}; give 0 or more")
         require(0 <= self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share from 0, below 1")
 
 
@@ -122,9 +126,10 @@ class RewardModelConfig:
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_tokens", "save_every", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "max_tokens", "save_every", "keep_checkpoints", "tokens_per_microbatch"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        require(self.stop_after >= 0, f"--stop-after is {self.stop_after}; give 0 or more")
         require(0 < self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share between 0 and 1")
 
 

@@ -144,15 +144,14 @@ def read_problems(
     reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
     problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
     general_sets = [reading(task, "train", cfg.seed) for task in cfg.general_tasks]
-    check_reward_models([*problem_sets, *(general_sets if cfg.general_from < cfg.steps else ())], cfg.reward)
+    check_reward_models([*problem_sets, *general_sets], cfg.reward)
     evaluation = eval_config(cfg)
     heldout_sets = evaluation_sets(evaluation, tokenizer) if cfg.eval_every else []
-    if tokenizer is None:
-        return problem_sets, general_sets, heldout_sets
-    shorter = partial(
-        shorter_prompts, tokenizer=tokenizer, template=cfg.template, max_prompt_tokens=cfg.filter.max_prompt_tokens
-    )
-    return list(map(shorter, problem_sets)), list(map(shorter, general_sets)), heldout_sets
+    if tokenizer is not None:
+        longest = cfg.filter.max_prompt_tokens
+        problem_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in problem_sets]
+        general_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in general_sets]
+    return problem_sets, general_sets, heldout_sets
 
 
 def check_prompts(
