@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1kit import presets
+from r1kit import config, presets
 from r1kit.config import (
     AlgoConfig,
     ChatConfig,
@@ -16,9 +16,14 @@ from r1kit.config import (
     ModelShape,
     OnPolicyConfig,
     OptimConfig,
+    PreferencesConfig,
+    PretrainConfig,
     ReadableConfig,
     RejectConfig,
+    RewardConfig,
+    RewardModelConfig,
     RLConfig,
+    SFTConfig,
     from_dict,
     to_dict,
 )
@@ -103,11 +108,84 @@ def test_variants_differ_from_grpo_where_their_papers_do():
         (lambda: ReadableConfig(min_tokens=-1), "--readable.min-tokens is -1"),
         (lambda: ReadableConfig(max_tokens=-1), "--readable.max-tokens is -1"),
         (lambda: ReadableConfig(min_tokens=5, max_tokens=4), "--readable.max-tokens 4 is below"),
+        (
+            lambda: RLConfig(steps=8, general_tasks=("general",), general_from=8),
+            "--general-from 8 is not below --steps 8",
+        ),
+        (lambda: RLConfig(general_share=0.5), "--general-share is 0.5 and there are no general prompts"),
+        (lambda: RLConfig(general_from=5), "--general-from is 5 and there are no general prompts"),
+        (lambda: RejectConfig(general_share=0.5), "--general-share is 0.5 and there are no general data"),
+        (lambda: PreferencesConfig(max_length_bias=-1.0), "--max-length-bias is -1.0"),
+        (lambda: RewardConfig(language_weight=-1.0), "--reward.language-weight is -1.0"),
+        (lambda: RewardConfig(preference_weight=-1.0), "--reward.preference-weight is -1.0"),
+        (lambda: AlgoConfig(overlong_penalty=-1.0), "--algo.overlong-penalty is -1.0"),
+        (lambda: RLConfig(tokens_per_microbatch=0), "--tokens-per-microbatch is 0"),
+        (lambda: SFTConfig(tokens_per_microbatch=0), "--tokens-per-microbatch is 0"),
+        (lambda: RewardModelConfig(tokens_per_microbatch=0), "--tokens-per-microbatch is 0"),
+        (lambda: PretrainConfig(tokens_per_microbatch=0), "--tokens-per-microbatch is 0"),
+        (lambda: RLConfig(rows=0), "--rows is 0"),
+        (lambda: EvalConfig(rows=0), "--rows is 0"),
+        (lambda: RLConfig(eval_every=-1), "--eval-every is -1"),
+        (lambda: SFTConfig(stop_after=-1), "--stop-after is -1"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "message"),
+    [
+        (
+            RejectConfig,
+            {"rewrite": "rule"},
+            r"rewrite is 'rule'; give 'none', 'rules' or 'endpoint' \(did you mean 'rules",
+        ),
+        (
+            RewardModelConfig,
+            {"kind": "Helpful"},
+            "kind is 'Helpful'; give 'helpful' or 'safety' .did you mean 'helpful'",
+        ),
+        (OptimConfig, {"schedule": "cosinus"}, "schedule is 'cosinus'; give 'constant', .* .did you mean 'cosine'"),
+        (AlgoConfig, {"advantage": "groupmean"}, "advantage is 'groupmean'; .* .did you mean 'group-mean'"),
+        (RewardConfig, {"format": "r1zero"}, "format is 'r1zero'; .* .did you mean 'r1-zero'"),
+        (RLConfig, {"track": ("tensorbord",)}, "track is .* .did you mean 'tensorboard'.. in place of 'tensorbord'"),
+        (RLConfig, {"steps": "ten"}, "steps is 'ten'; give a whole number"),
+        (RLConfig, {"steps": 10.0}, "steps is 10.0; give a whole number"),
+        (RLConfig, {"steps": True}, "steps is True; give a whole number"),
+        (RLConfig, {"model": None}, "model is None; give a text"),
+        (RLConfig, {"tasks": "countdown"}, r"tasks is 'countdown'; give a tuple, such as \('countdown',\)"),
+        (RLConfig, {"tasks": ["countdown"]}, r"tasks is \['countdown'\]; give a tuple, such as \('countdown',\)"),
+        (RLConfig, {"optim": {"lr": 1}}, "optim is {'lr': 1}; give an OptimConfig"),
+        (OptimConfig, {"betas": (0.9,)}, r"betas is \(0.9,\); give a tuple of 2"),
+        (OptimConfig, {"lr": "1e-4"}, "lr is '1e-4'; give a number"),
+        (AlgoConfig, {"mask_truncated": 1}, "mask_truncated is 1; give True or False"),
+        (EvalConfig, {"out": "here"}, "out is 'here'; give a pathlib.Path or None"),
+        (EvaluateConfig, {"format": "R1"}, "format is 'R1'"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_what_to_give(make: Callable[..., object], values: dict, message: str):
+    with pytest.raises(ValueError, match=f"^{make.__name__}.{message}"):
+        make(**values)
+    if make is not EvaluateConfig:
+        with pytest.raises(ValueError, match=f"^{make.__name__}.{message}"):
+            replace(make(), **values)  # type: ignore[type-var]
+
+
+def test_values_of_the_right_type():
+    assert OptimConfig(lr=1).lr == 1  # a whole number is a number too
+    assert EvalConfig(out=None).out is None and EvalConfig(out=Path("x")).out == Path("x")
+    assert RLConfig(track=("wandb",)).track == ("wandb",)
+    with pytest.raises(ValueError, match="OptimConfig.schedule is 'cosinus'"):
+        from_dict(OptimConfig, {"schedule": "cosinus"})
+
+
+def test_every_config_is_checked():
+    configs = [value for value in vars(config).values() if isinstance(value, type)]
+    assert len(configs) > 20
+    for cls in configs:
+        assert cls.__post_init__.__qualname__.startswith("config."), f"{cls.__name__} is not made by checked.config"
 
 
 @pytest.mark.parametrize("make", [EvalConfig, RejectConfig, RLConfig])
@@ -124,3 +202,7 @@ def test_the_ends_of_a_range_are_in_it():
     OnPolicyConfig(steps=1, problems_per_step=1, group_size=1, max_new_tokens=1, temperature=0.01)
     ReadableConfig(min_consistency=0, max_repetition=0, max_paragraph_chars=0, min_tokens=0, max_tokens=0)
     ReadableConfig(min_consistency=1, max_repetition=1, min_tokens=4, max_tokens=4)
+    RLConfig(steps=8, general_tasks=("general",), general_from=7, general_share=1.0)
+    RejectConfig(general_share=0.0)
+    PreferencesConfig(max_length_bias=0.0)
+    RewardConfig(accuracy_weight=0.0, function_weight=-1.0)  # a function may return what is bad

@@ -296,3 +296,11 @@ def test_a_bad_line_of_a_general_file_is_named(tmp_path: Path, line: str, messag
     with pytest.raises(ValueError, match=re.escape(f"{path}:3: ")) as caught:
         read_general(str(path))
     assert message in str(caught.value)
+
+
+def test_general_data_may_be_a_run_of_reject(tmp_path: Path):
+    """Its config and counts are no conversations."""
+    general_file(tmp_path / "sft.jsonl", 3)
+    for name in ("config.json", "counts.json"):
+        (tmp_path / name).write_text("{}")
+    assert len(read_general(str(tmp_path))) == 3

@@ -24,6 +24,7 @@ LAYERS = [
     {"training", "report"},
     {"hub"},
     {"stages"},
+    {"recipe_checks"},
     {"pipeline"},
     {"cli"},
     {"__main__"},

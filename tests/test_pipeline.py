@@ -46,7 +46,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return "out" if isinstance(config, EvalConfig) else "run"
 
     monkeypatch.setattr(pipeline, "execute", execute)
-    monkeypatch.setattr(pipeline, "check", lambda config: None)
+    monkeypatch.setattr(pipeline, "check_stages", lambda chosen, configs: None)
     monkeypatch.setattr(report, "main", lambda run: run / "report.html")
     return done
 
@@ -216,16 +216,30 @@ def test_a_key_waits_for_the_inputs(tmp_path: Path):
     assert key_of(stages[0], stages) and key_of(stages[2], stages) is None
 
 
-def test_what_is_missing_is_found_before_the_first_stage():
-    for config, message in (
-        (SFTConfig(data=("nowhere.jsonl",)), "nowhere.jsonl: no such file"),
-        (RLConfig(tasks=("count",)), "no task 'count' .did you mean countdown"),
-        (RLConfig(model="./nowhere"), "nowhere"),
-        (SFTConfig(template="shrot"), "no template 'shrot'; templates are short, "),
-    ):
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
-            pipeline.check(config)
-    pipeline.check(RLConfig(model="@dev1"))
+def test_a_stage_that_needs_one_which_is_not_chosen_is_named_before_the_others_run(ran: list[str], go, tmp_path: Path):
+    go(CHAIN, until="zero")
+    ran.clear()
+    with pytest.raises(ValueError, match=r"stage dev1 needs data, not done yet; .*--start data"):
+        go({"zero": RLConfig(), "data": CHAIN["data"], "other": RLConfig(), "dev1": CHAIN["dev1"]}, start="other")
+    assert ran == []
+
+
+def test_a_recipe_keeps_its_seeds_unless_one_is_given(ran: list[str], go: Callable[..., None], tmp_path: Path):
+    recipe = Recipe({"a": RLConfig(seed=5), "b": RLConfig(), "eval": EvalConfig(model="@a", seed=7)})
+    seeds = {seed: [stage.config.seed for stage in resolve(recipe, tmp_path, seed)] for seed in (None, 0, 3)}
+    assert seeds == {None: [5, 7, 0], 0: [0, 7, 0], 3: [3, 7, 3]}
+    identities = {seed: [s.identity for s in resolve(load_recipe("tiny"), tmp_path, seed)] for seed in (None, 0, 1)}
+    assert identities[None] == identities[0] != identities[1]
+    go(recipe.stages, seed=None)
+    assert json.loads((tmp_path / "run" / "pipeline.json").read_text())["seed"] is None
+
+
+def test_a_plan_says_what_would_stop_it(go: Callable[..., None], capsys, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="stage sft: nowhere.jsonl: no such file"):
+        go({"zero": RLConfig(), "sft": SFTConfig(data=("nowhere.jsonl",))}, plan=True)
+    assert "no times known yet" in capsys.readouterr().out  # the plan comes first
+    go({"zero": RLConfig(), "sft": SFTConfig(data=("nowhere.jsonl",))}, plan=True, only="zero")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -245,6 +259,11 @@ def test_a_recipe_file(tmp_path: Path):
     path.write_text("def stages():\n    return {'a/b': 1}\n")
     with pytest.raises(ValueError, match="stage name 'a/b' becomes a folder"):
         load_recipe(str(path))
+    path.write_text(
+        "from r1kit.config import RLConfig\n\n\ndef stages():\n    return {'zero': RLConfig(steps='ten')}\n"
+    )
+    with pytest.raises(ValueError, match=r"mine.py, line 5: RLConfig.steps is 'ten'; give a whole number"):
+        pipeline.read_recipe(str(path))
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_recipe("nowhere.py")
     with pytest.raises(ValueError, match="no recipe 'dmeo'; recipes are demo"):

@@ -207,8 +207,14 @@ def test_nothing_has_begun(tmp_path: Path):
 def test_an_evaluation_of_a_stage_that_is_not_done_does_not_count(half: Path):
     write_evals(half / "eval-r1", 5, [problem("remainder:0", [completion("right")])], POLICY)
     assert "r1" not in read_pipeline(half).evaluations
+
+
+def test_an_evaluation_of_a_stage_that_the_recipe_no_longer_has_does_not_count(half: Path):
     write_evals(half / "eval-mine", 5, [problem("remainder:0", [completion("right")])], POLICY)
-    assert "mine" in read_pipeline(half).evaluations  # in no plan: made by hand
+    assert "mine" not in read_pipeline(half).evaluations
+    plan = json.loads((half / "pipeline.json").read_text())
+    plan["stages"].append({"name": "eval-mine", "kind": "evaluate", "inputs": [], "state": "done", "seconds": 1.0})
+    write_json(half / "pipeline.json", plan)
     report.main(half)
     assert "<td><b>mine</b></td>" in section(page(half), "checkpoints")
 

@@ -276,6 +276,7 @@ class Judge:
         self.down = down
         self.cfg = EndpointConfig(url="http://judge", model="m")
         self.calls = 0
+        self.first_error = "down" if down else ""
 
     def chat(self, conversations, on_progress=None):  # noqa: ANN001, ANN201
         from r1kit.sampling.http import Reply
@@ -304,7 +305,7 @@ def test_an_endpoint_judges_in_its_own_way():
 
 def test_a_judge_that_is_down_is_an_error_and_no_empty_data():
     answered = [helpful("No.", "Rice and snow.")]
-    with pytest.raises(ValueError, match="gave no verdict on any of 1 pairs"):
+    with pytest.raises(ValueError, match="gave no verdict on any of 1 pairs; the first call that failed: down; check"):
         preferred(answered, PreferencesConfig(), Judge(down=True), defaultdict(float), show)  # type: ignore[arg-type]
 
 

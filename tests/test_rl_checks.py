@@ -151,6 +151,11 @@ def test_general_prompts_of_a_kind_without_a_reward_model_are_found_before_the_w
         check_reward_models([prompts], reward)
     check_reward_models([prompts], replace(reward, safety_model="safety-rm"))
     check_reward_models([prompts], RewardConfig())  # no reward model scores anything
+    with pytest.raises(ValueError, match="no problem is a general prompt, of scorer helpful or safety; give --general"):
+        check_reward_models([load_problems("countdown", "train", 0)], reward)
+    own = tmp_path / "mine.py"
+    own.write_text("from r1kit.tasks.countdown import make_problem\n")
+    check_reward_models([load_problems(str(own), "train", 0)], reward)  # it may yet make one
 
 
 def test_too_few_heldout_problems_are_found_before_the_weights_load(cfg: RLConfig, monkeypatch: pytest.MonkeyPatch):

@@ -68,8 +68,8 @@ class PipelineFlags:
 
     run: Path = Path("runs/demo")
     """Folder of the whole pipeline. The same command with the same folder resumes."""
-    seed: int = 0
-    """Everything random is a function of it."""
+    seed: int | None = None
+    """Seed of all stages, of which everything random is a function; without it, each stage's own."""
     start: str = ""
     """First stage to run; the stages that it needs must be done."""
     until: str = ""

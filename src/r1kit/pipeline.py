@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -20,7 +21,6 @@ from typing import Any
 
 from r1kit import __version__
 from r1kit.config import (
-    ColumnsConfig,
     DistillConfig,
     EvalConfig,
     PreferencesConfig,
@@ -33,9 +33,9 @@ from r1kit.config import (
 )  # fmt: skip
 from r1kit.digest import file_digest, folder_digest
 from r1kit.model.hf import SHIPPED, model_folder
+from r1kit.recipe_checks import check_stages
 from r1kit.recipes import Recipe, load_recipe
 from r1kit.run import CHANGEABLE, clock, cpu_cores, write_json_atomic
-from r1kit.trackers import check_trackers
 
 KINDS: dict[type, str] = {
     PretrainConfig: "pretrain", RLConfig: "rl", SFTConfig: "sft", RejectConfig: "reject",
@@ -65,23 +65,22 @@ class Stage:
 
 
 def main(
-    recipe: str, run: Path, seed: int, start: str = "", until: str = "", only: str = "", plan: bool = False
+    recipe: str, run: Path, seed: int | None, start: str = "", until: str = "", only: str = "", plan: bool = False
 ) -> None:
     """Run the stages of a recipe under `run` that are not done yet, then write `run`/report.html and summary.json.
 
-    `recipe` is a name or the path of a Python file. `start`, `until` and `only` choose stages by name; `plan` only
-    shows what would be done. Before any compute: ValueError for an unknown stage, a reference to nothing or a bad
-    config, FileNotFoundError for a model or a data file that is not there.
+    `recipe` is a name or the path of a Python file; `seed` that of all its stages, None: their own. `start`, `until`
+    and `only` choose stages by name; `plan` only shows what would be done. Before any compute: ValueError for an
+    unknown stage, a reference to nothing or a bad config, FileNotFoundError for what is not there.
     """
-    made = load_recipe(recipe)
+    made = read_recipe(recipe)
     stages = resolve(made, run, seed)
     chosen = choose(stages, start, until, only)
     show_plan(stages, chosen, made)
+    check_inputs(chosen, stages)
+    check_stages([stage.name for stage in chosen], {name: with_seed(made.stages[name], seed) for name in made.stages})
     if plan:
         return
-    for stage in stages:
-        if stage in chosen:
-            check(made.stages[stage.name])
     for stage in chosen:
         if state_of(stage, stages) != "done":
             write_state(run, recipe, seed, stages, running=stage.name)
@@ -93,7 +92,18 @@ def main(
     print(f"report: {page}\ntry it: r1kit chat {run}")
 
 
-def resolve(recipe: Recipe, run: Path, seed: int) -> list[Stage]:
+def read_recipe(name: str) -> Recipe:
+    """The recipe of that name. What is wrong with a value in a recipe's file is said with the line that gives it."""
+    try:
+        return load_recipe(name)
+    except ValueError as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(Path(name).absolute())]
+        if not frames:
+            raise
+        raise ValueError(f"{name}, line {frames[-1].lineno}: {error}") from error
+
+
+def resolve(recipe: Recipe, run: Path, seed: int | None) -> list[Stage]:
     """The stages in an order in which every input comes before its use (the recipe's, where that is one)."""
     configs = recipe.stages
     waiting = dict(configs)
@@ -119,7 +129,7 @@ def references(config: Any) -> set[str]:
     return {value[1:].partition("/")[0] for value in _strings(config) if value.startswith("@")}
 
 
-def _stage(name: str, config: Any, run: Path, seed: int) -> Stage:
+def _stage(name: str, config: Any, run: Path, seed: int | None) -> Stage:
     if type(config) not in KINDS:
         raise ValueError(f"recipe: stage {name!r} is a {type(config).__name__}; give a config of r1kit.config")
     seeded = with_seed(config, seed)
@@ -132,8 +142,13 @@ def _stage(name: str, config: Any, run: Path, seed: int) -> Stage:
     return Stage(name, KINDS[type(config)], resolved, tuple(sorted(references(config))), folder, identity, outside)
 
 
-def with_seed(config: Any, seed: int) -> Any:
-    """The config with the pipeline's seed; evaluations keep theirs, so that all are on the same problems."""
+def with_seed(config: Any, seed: int | None) -> Any:
+    """The config with the pipeline's seed; evaluations keep theirs, so that all are on the same problems.
+
+    None: with its own.
+    """
+    if seed is None:
+        return config
     if isinstance(config, DistillConfig):
         return replace(config, samples=replace(config.samples, seed=seed), sft=replace(config.sft, seed=seed))
     return config if isinstance(config, EvalConfig) else replace(config, seed=seed)
@@ -178,6 +193,22 @@ def choose(stages: Sequence[Stage], start: str, until: str, only: str) -> list[S
     return list(stages[first : last + 1])
 
 
+def check_inputs(chosen: Sequence[Stage], stages: Sequence[Stage]) -> None:
+    """ValueError where a chosen stage needs one that is neither done nor chosen."""
+    names = {stage.name for stage in chosen}
+    for stage in chosen:
+        waiting = [
+            other.name
+            for other in stages
+            if other.name in stage.inputs and other.name not in names and state_of(other, stages) != "done"
+        ]
+        if waiting:
+            raise ValueError(
+                f"stage {stage.name} needs {', '.join(waiting)}, not done yet; run without --start or --only, or from "
+                f"there on (--start {waiting[0]})"
+            )
+
+
 def key_of(stage: Stage, stages: Sequence[Stage]) -> str | None:
     """Hash of all that the stage's result depends on; None while an input is not done."""
     by_name = {other.name: other for other in stages}
@@ -204,8 +235,7 @@ def run_stage(stage: Stage, stages: Sequence[Stage]) -> None:
     """Run one stage to its end. What a changed one had made before is moved aside, not deleted."""
     key = key_of(stage, stages)
     if key is None:
-        waiting = [other.name for other in stages if other.name in stage.inputs and state_of(other, stages) != "done"]
-        raise ValueError(f"stage {stage.name} needs {', '.join(waiting)}, not done yet; run without --start or --only")
+        raise ValueError(f"stage {stage.name}: an input is no longer done, its files have changed; run it again")
     mark = _mark(stage)
     if mark and mark["key"] != key:
         print(f"{stage.name}: its settings or inputs have changed; the old one is kept in {_set_aside(stage.folder)}")
@@ -256,48 +286,7 @@ def output_digest(folder: Path) -> str:
     return folder_digest(root, NOT_OUTPUT)
 
 
-def check(config: Any) -> None:
-    """Find what is missing outside the pipeline before the first stage computes: tasks, models, data, templates."""
-    from r1kit.data.rows import check_source
-    from r1kit.model.chat import check_template
-    from r1kit.rewards.accuracy import check_scorer
-    from r1kit.tasks import load_problems
-    from r1kit.training.models import resolve_model
-
-    flat = _flat(to_dict(config))
-    for name, value in flat.items():
-        columns = _columns(flat, name.rpartition(".")[0].replace("on_policy", "sft"))
-        match name.rpartition(".")[2]:
-            case "tasks" | "general_tasks":
-                for task in value:
-                    load_problems(task, "train", 0, columns=columns)
-            case "function" if value:
-                check_scorer(value)
-            case "track":
-                check_trackers(value)
-            case "template" if value:
-                check_template(value)
-            case "model" | "teacher" if _local(value):
-                resolve_model(value)
-            case "data" | "general_data":
-                for path in value:
-                    if not path.startswith("@") and path != "general" and not Path(path).exists():
-                        check_source(path)
-
-
-def _columns(flat: Mapping[str, Any], owner: str) -> ColumnsConfig:
-    """The names of columns that belong to the tasks of `owner` ("" for the config itself)."""
-    prefix = f"{owner}.columns." if owner else "columns."
-    named = {name.removeprefix(prefix): value for name, value in flat.items() if name.startswith(prefix)}
-    return ColumnsConfig(**named)
-
-
-def _local(model: str) -> bool:
-    """Whether a model is something on this machine: no stage of the recipe and no Hugging Face name."""
-    return bool(model) and not model.startswith("@") and (model.startswith((".", "/")) or model.count("/") != 1)
-
-
-def write_state(run: Path, recipe: str, seed: int, stages: Sequence[Stage], running: str = "") -> None:
+def write_state(run: Path, recipe: str, seed: int | None, stages: Sequence[Stage], running: str = "") -> None:
     """`run`/pipeline.json: which stages there are, and how far each is."""
     rows = []
     for stage in stages:

@@ -6,9 +6,10 @@ import dataclasses
 import json
 import math
 import types
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from r1kit.config.checked import config
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class OptimConfig:
     """AdamW and the learning-rate schedule."""
 
@@ -55,7 +56,7 @@ ALL_LINEAR = "all-linear"
 """Of `LoraConfig.targets`, as in PEFT: every linear layer of the model but its head."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class LoraConfig:
     """Low-rank adapters (LoRA, arXiv 2106.09685) are trained and the model's own weights stay as they are.
 
@@ -83,7 +84,7 @@ class LoraConfig:
         return self.rank > 0 or bool(self.adapter)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class MemoryConfig:
     """What to trade for memory. docs/lora.md has the bytes per parameter of each choice."""
 
@@ -109,7 +110,7 @@ SamplerKind = Literal["local", "vllm"]
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class VllmConfig:
     """vLLM for `--sampler vllm`. docs/vllm.md has the ways to run it."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from r1kit.config.checked import config
 from r1kit.config.common import Device, DType, SamplerKind, VllmConfig, require
 from r1kit.config.evaluate import GivenForm, require_sampling
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class EndpointConfig:
     """An OpenAI-compatible server that rewrites, judges or teaches; without a URL, rules and `model` do it."""
 
@@ -49,7 +50,7 @@ class EndpointConfig:
             require(value >= 0, f"endpoint {name} is {value}; give 0 (unknown) or more, per million tokens")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ReadableConfig:
     """What makes a completion readable (R1 V2 B.3.2, B.3.3 name the filters; the thresholds are ours)."""
 
@@ -82,7 +83,7 @@ class ReadableConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RejectConfig:
     """Sample a model, keep the right and readable completions, write them as SFT data: `r1kit reject PRESET`.
 
@@ -145,19 +146,23 @@ class RejectConfig:
     """auto: bf16 where the hardware has it, else fp32."""
 
     def __post_init__(self) -> None:
-        for name in ("num_problems", "num_samples", "keep_per_problem"):
+        for name in ("num_problems", "num_samples", "keep_per_problem", "rows"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
         require(len(self.tasks) > 0, "--tasks is empty; give at least one task")
         require_sampling(self.temperature, self.top_p, self.max_new_tokens)
         require(0 <= self.general_share < 1, f"--general-share is {self.general_share}; give 0 or more, below 1")
         require(
+            bool(self.general_data) or self.general_share in (0, RejectConfig.general_share),
+            f"--general-share is {self.general_share} and there are no general data; give --general-data too",
+        )
+        require(
             self.rewrite != "endpoint" or bool(self.rewriter.url),
             "--rewrite endpoint needs --rewriter.url and --rewriter.model",
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class PreferencesConfig:
     """Make the reward models' data: responses to general prompts, judged: `r1kit preferences PRESET` (R1 V2 3.1)."""
 
@@ -198,10 +203,14 @@ class PreferencesConfig:
 
     def __post_init__(self) -> None:
         require(self.num_samples > 1, f"--num-samples is {self.num_samples}; pairs need at least 2")
-        for name in ("num_prompts", "queries", "max_new_tokens"):
+        for name in ("num_prompts", "queries", "max_new_tokens", "rows"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
         require(self.temperature >= 0, f"--temperature is {self.temperature}; give 0 (greedy) or more")
+        require(
+            self.max_length_bias >= 0,
+            f"--max-length-bias is {self.max_length_bias}; give 0 (chosen and rejected of one length) or more",
+        )
         require(
             0 <= self.min_margin < 2,
             f"--min-margin is {self.min_margin}; verdicts reach from -2 to 2, so give 0 or more, below 2",

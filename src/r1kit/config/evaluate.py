@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from r1kit.config.checked import config
 from r1kit.config.common import Device, DType, SamplerKind, VllmConfig, require
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
@@ -23,7 +24,7 @@ def require_sampling(temperature: float, top_p: float, max_new_tokens: int, top_
     require(max_new_tokens > 0, f"--max-new-tokens is {max_new_tokens}; give at least 1")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class EvalConfig:
     """Score a model, while it is trained or as a stage of a recipe."""
 
@@ -68,11 +69,12 @@ class EvalConfig:
     def __post_init__(self) -> None:
         require(self.num_problems > 0, f"--num-problems is {self.num_problems}; give at least 1")
         require(self.num_samples > 0, f"--num-samples is {self.num_samples}; give at least 1")
+        require(self.rows > 0, f"--rows is {self.rows}; give at least 1")
         require(len(self.tasks) > 0, "--tasks is empty; give at least one task")
         require_sampling(self.temperature, self.top_p, self.max_new_tokens, self.top_k)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class EvaluateConfig(EvalConfig):
     """Score a model: `r1kit evaluate PATH`."""
 
@@ -92,7 +94,7 @@ class EvaluateConfig(EvalConfig):
     vllm: VllmConfig = field(default_factory=VllmConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ChatConfig:
     """Talk to a model in the terminal: `r1kit chat PATH`."""
 

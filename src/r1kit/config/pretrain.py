@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from r1kit.config.checked import config
 from r1kit.config.common import Device, DType, OptimConfig, TrackerName, require
 from r1kit.config.evaluate import EvalConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ModelShape:
     """Shape of a decoder made from scratch (Qwen2's architecture)."""
 
@@ -37,7 +38,7 @@ class ModelShape:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class PretrainConfig:
     """Make a base model from scratch on the generated bilingual corpus: `r1kit pretrain PRESET`."""
 
@@ -75,6 +76,9 @@ class PretrainConfig:
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens_per_step", "save_every", "keep_checkpoints"):
+        for name in ("steps", "tokens_per_step", "save_every", "keep_checkpoints", "tokens_per_microbatch"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        for name in ("eval_every", "stop_after"):
+            value = getattr(self, name)
+            require(value >= 0, f"--{name.replace('_', '-')} is {value}; give 0 or more")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from r1kit.config.checked import config
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class PushConfig:
     """Put a finished model on the Hugging Face hub, with a card made of its run: `r1kit push PATH ORG/NAME`."""
 

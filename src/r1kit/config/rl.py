@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from r1kit.config.checked import config
 from r1kit.config.common import (
     Device,
     DType,
@@ -21,7 +22,7 @@ from r1kit.config.evaluate import AnswerForm, EvalConfig, require_sampling
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class AlgoConfig:
     """GRPO (DeepSeekMath eq. 3, R1 eq. 1-3) and its variants, each a change of one number or word.
 
@@ -62,10 +63,11 @@ class AlgoConfig:
         require(self.reference_every >= 0, f"--algo.reference-every is {self.reference_every}; give 0 or more")
         require(self.dynamic_sampling >= 0, f"--algo.dynamic-sampling is {self.dynamic_sampling}; give 0 or more")
         require(self.overlong_buffer >= 0, f"--algo.overlong-buffer is {self.overlong_buffer}; give 0 or more")
+        require(self.overlong_penalty >= 0, f"--algo.overlong-penalty is {self.overlong_penalty}; give 0 or more")
         require(self.truncated_is >= 0, f"--algo.truncated-is is {self.truncated_is}; give 0 (off) or a cap above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RewardConfig:
     """Reward = the weighted sum of its parts; a part of weight 0 is not computed.
 
@@ -117,6 +119,9 @@ class RewardConfig:
     """Weight of what the function returns."""
 
     def __post_init__(self) -> None:
+        for name in ("accuracy", "format", "language", "preference", "repetition", "length"):
+            value = getattr(self, f"{name}_weight")
+            require(value >= 0, f"--reward.{name}-weight is {value}; give 0 (off) or more")
         require(
             self.preference_weight == 0 or bool(self.helpful_model or self.safety_model),
             f"--reward.preference-weight is {self.preference_weight}; give --reward.helpful-model or "
@@ -133,7 +138,7 @@ class RewardConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RLConfig:
     """RL with GRPO: R1-Zero, and both RL stages of R1: `r1kit rl PRESET`."""
 
@@ -215,9 +220,13 @@ class RLConfig:
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "problems_per_step", "minibatches", "inner_epochs", "save_every", "keep_checkpoints"):
+        counts = ("steps", "problems_per_step", "minibatches", "inner_epochs", "save_every", "keep_checkpoints")
+        for name in (*counts, "tokens_per_microbatch", "rows"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        for name in ("eval_every", "raise_cap_at", "general_from", "stop_after"):
+            value = getattr(self, name)
+            require(value >= 0, f"--{name.replace('_', '-')} is {value}; give 0 or more")
         require_sampling(self.temperature, self.top_p, self.max_new_tokens, self.top_k)
         require(self.group_size > 1, f"--group-size is {self.group_size}; GRPO compares completions, give at least 2")
         require(
@@ -225,6 +234,18 @@ class RLConfig:
             "--tasks is empty; give at least one task, or --general-tasks from step 0",
         )
         require(0 < self.general_share <= 1, f"--general-share is {self.general_share}; give a share above 0, up to 1")
+        if self.general_tasks:
+            require(
+                self.general_from < self.steps,
+                f"--general-from {self.general_from} is not below --steps {self.steps}: --general-tasks "
+                f"{' '.join(self.general_tasks)} would never take part; lower it",
+            )
+        for name in () if self.general_tasks else ("general_share", "general_from"):
+            value = getattr(self, name)
+            require(
+                value == getattr(RLConfig, name),
+                f"--{name.replace('_', '-')} is {value} and there are no general prompts; give --general-tasks too",
+            )
         require(
             self.steps % self.steps_per_rollout == 0,
             f"--steps {self.steps} must be a multiple of --minibatches x --inner-epochs = {self.steps_per_rollout}",

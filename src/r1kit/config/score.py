@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from r1kit.config.checked import config
 from r1kit.config.common import require
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ScoreConfig:
     """Grade the completions of a .jsonl file, whoever made them: `r1kit score TASK FILE.jsonl`.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from r1kit.config.checked import config
 from r1kit.config.common import require
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ColumnsConfig:
     """Which column of a data set is which. Empty: the usual names and the known formats (docs/your-data.md)."""
 
@@ -37,7 +38,7 @@ class ColumnsConfig:
         return {field: column for field, column in given.items() if column}
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class FilterConfig:
     """Which rows of a data set are used. What is dropped is counted and printed with its reason."""
 
@@ -64,7 +65,7 @@ class FilterConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class DataConfig:
     """Look at a data set as a run would read it, before any compute: `r1kit data SOURCE`.
 

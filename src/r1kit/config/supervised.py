@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from r1kit.config.checked import config
 from r1kit.config.common import Device, DType, LoraConfig, MemoryConfig, OptimConfig, TrackerName, require
 from r1kit.config.data import RejectConfig
 from r1kit.config.evaluate import EvalConfig
 from r1kit.config.source import ColumnsConfig, FilterConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class SFTConfig:
     """Supervised fine-tuning on conversations: `r1kit sft PRESET` (R1 V2 B.4.2, B.4.3)."""
 
@@ -70,13 +71,17 @@ class SFTConfig:
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_tokens", "heldout_every", "save_every", "keep_checkpoints"):
+        counts = ("epochs", "batch_size", "max_tokens", "heldout_every", "save_every", "keep_checkpoints")
+        for name in (*counts, "tokens_per_microbatch"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        for name in ("eval_every", "stop_after"):
+            value = getattr(self, name)
+            require(value >= 0, f"--{name.replace('_', '-')} is {value}; give 0 or more")
         require(0 <= self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share from 0, below 1")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RewardModelConfig:
     """Train a reward model, the policy's backbone with a scalar head: `r1kit reward-model PRESET` (R1 V2 3.1)."""
 
@@ -121,13 +126,14 @@ class RewardModelConfig:
     """Stop after this step as if interrupted (the schedule is unchanged); 0 runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_tokens", "save_every", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "max_tokens", "save_every", "keep_checkpoints", "tokens_per_microbatch"):
             value = getattr(self, name)
             require(value > 0, f"--{name.replace('_', '-')} is {value}; give at least 1")
+        require(self.stop_after >= 0, f"--stop-after is {self.stop_after}; give 0 or more")
         require(0 < self.heldout_share < 1, f"--heldout-share is {self.heldout_share}; give a share between 0 and 1")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class OnPolicyConfig:
     """On-policy distillation: the student samples, the teacher corrects every token (reverse KL)."""
 
@@ -156,7 +162,7 @@ class OnPolicyConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class DistillConfig:
     """Make a student of a teacher: `r1kit distill PRESET` (R1 V1 2.4, V2 B.4.3).
 

@@ -81,7 +81,7 @@ def read_general(source: str, columns: ColumnsConfig | None = None) -> list[Row]
     left out: nobody here can mend them.
     """
     from_hub = not Path(source).exists()
-    found = enumerate(read_rows(source, columns, training_only=True), start=1)
+    found = enumerate(read_rows(source, columns, in_run="sft.jsonl", training_only=True), start=1)
     rows = [
         _general_row(where, row, f"{Path(source).stem}/{number}")
         for number, (where, _, row) in found

@@ -129,7 +129,7 @@ def summary(record: PipelineRecord, found: Sequence[Claim]) -> dict[str, Any]:
 
 def command(record: PipelineRecord) -> str:
     """The command that makes the same pipeline."""
-    seed = f" --seed {record.plan['seed']}" if record.plan.get("seed") else ""
+    seed = f" --seed {record.plan['seed']}" if record.plan.get("seed") is not None else ""
     return f"r1kit run {record.plan.get('recipe', 'demo')} --run {record.folder}{seed}"
 
 
@@ -153,7 +153,7 @@ def _facts(record: PipelineRecord) -> list[tuple[str, str]]:
         ("Stages", f"{states['done']} of {len(record.stages)} done"),
         ("Optimizer steps of RL", f"{sum(run.last_step for run in rl):,} in {len(rl)} runs"),
         ("Time", duration(record.seconds) + on_cores(plan.get("cpu_cores"))),
-        ("Seed", str(plan.get("seed", "?"))),
+        ("Seed", "the recipe's" if plan.get("seed", "?") is None else str(plan.get("seed", "?"))),
         ("r1kit", str(plan.get("r1kit", "?"))),
     ]
 

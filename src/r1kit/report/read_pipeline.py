@@ -1,7 +1,7 @@
 """Reads a pipeline folder for the report: pipeline.json (the plan), the stages' run folders, and the evaluations.
 
-A stage that is not done may hold what another configuration left behind, so its evaluation counts only when it is done;
-an RL stage that is still running shows the curves it has.
+A stage that is not done may hold what another configuration left behind, so its evaluation counts only when it is done,
+and one that the plan does not have not at all; an RL stage that is still running shows the curves it has.
 """
 
 from __future__ import annotations
@@ -105,11 +105,14 @@ def _stage(row: dict[str, Any]) -> Stage:
 
 
 def _scored(folder: Path, prefix: str, stages: Sequence[Stage], notes: list[str]) -> dict[str, Evaluation]:
-    """The last evaluation of every folder PREFIXname that belongs to no stage or to one that is done."""
-    pending = {stage.name for stage in stages if not stage.done}
+    """The last evaluation of every folder PREFIXname of a stage that is done.
+
+    A folder that is in no plan is of a stage that the recipe no longer has; where the plan names no stages, all count.
+    """
+    done = {stage.name for stage in stages if stage.done}
     found = {}
     for path in sorted(folder.glob(f"{prefix}*")):
-        if path.name in pending or not path.is_dir():
+        if (stages and path.name not in done) or not path.is_dir():
             continue
         if evaluations := list(read_evaluations(path, notes)):
             found[path.name.removeprefix(prefix)] = evaluations[-1]

@@ -74,6 +74,8 @@ class Endpoint:
             raise ValueError(f"endpoint url is {cfg.url!r}; give a base URL such as https://api.deepseek.com/v1")
         self.cfg = cfg
         self.totals = Totals()
+        self.first_error = ""
+        """Of the calls that failed."""
         self._cache = cfg.cache or cache
         base = cfg.url.rstrip("/")
         self._url = base if base.endswith("/chat/completions") else f"{base}/chat/completions"
@@ -179,6 +181,7 @@ class Endpoint:
     def _count(self, reply: Reply, *, shared: bool = False) -> None:
         with self._lock:
             old = self.totals
+            self.first_error = self.first_error or reply.error
             paid = not reply.cached and not reply.error
             earlier = reply.cached and not shared
             self.totals = Totals(

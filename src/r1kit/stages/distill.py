@@ -149,13 +149,18 @@ def run_config(cfg: DistillConfig) -> dict[str, Any]:
 
 def check_on_policy(cfg: DistillConfig) -> list[ProblemSet]:
     """The problems, when all that can be checked before any compute is in order; ValueError or FileNotFoundError."""
-    reading = partial(
-        load_problems, columns=cfg.sft.columns, filters=cfg.sft.filter, system_prompt=cfg.sft.system_prompt
-    )
-    problem_sets = [reading(task, "train", cfg.sft.seed) for task in cfg.on_policy.tasks]
+    problem_sets = read_problems(cfg)
     tokenizer = check_student(student_config(cfg))
     require_same_tokens(tokenizer, load_tokenizer(resolve_model(cfg.teacher)), cfg)
     return problem_sets
+
+
+def read_problems(cfg: DistillConfig) -> list[ProblemSet]:
+    """The sets of problems that the student answers."""
+    reading = partial(
+        load_problems, columns=cfg.sft.columns, filters=cfg.sft.filter, system_prompt=cfg.sft.system_prompt
+    )
+    return [reading(task, "train", cfg.sft.seed) for task in cfg.on_policy.tasks]
 
 
 def require_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, cfg: DistillConfig) -> None:

@@ -227,9 +227,10 @@ def pair_verdicts(
 def answers_of(endpoint: Endpoint, verdicts: list[Any], what: str) -> list[Any]:
     """The verdicts. Raises ValueError when there is none at all: a judge that is down is not a judge in doubt."""
     if verdicts and all(verdict is None for verdict in verdicts):
+        failed = f"; the first call that failed: {endpoint.first_error}" if endpoint.first_error else ""
         raise ValueError(
-            f"{endpoint.cfg.model} at {endpoint.cfg.url} gave no verdict on any of {len(verdicts)} {what}; check "
-            f"--judge.url, --judge.model and --judge.max-new-tokens, then give the same command again"
+            f"{endpoint.cfg.model} at {endpoint.cfg.url} gave no verdict on any of {len(verdicts)} {what}{failed}; "
+            f"check --judge.url, --judge.model and --judge.max-new-tokens, then give the same command again"
         )
     return verdicts
 

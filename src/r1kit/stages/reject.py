@@ -65,14 +65,11 @@ def main(cfg: RejectConfig) -> Path:
             return run.folder / DATA
     if not cfg.teacher.url:
         check_sampler(cfg)
-    reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
-    problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
-    first_problems(problem_sets, cfg)  # too few of them are named before a model is downloaded
+    read_problems(cfg)  # too few of them are named before a model is downloaded
     general = {name: None if name == "general" else read_general(name, cfg.columns) for name in cfg.general_data}
     model = resolve_model(cfg.model)
     tokenizer = load_tokenizer(model)
-    longest = cfg.filter.max_prompt_tokens
-    problem_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in problem_sets]
+    problem_sets = read_problems(cfg, tokenizer)
     problems = first_problems(problem_sets, cfg)
     render_prompt(cfg.template, problems[0].messages, tokenizer)
     batches = [problems[start : start + BATCH] for start in range(0, len(problems), BATCH)]
@@ -104,6 +101,20 @@ def run_config(cfg: RejectConfig) -> dict[str, Any]:
     if not cfg.format:
         del settings["format"]
     return settings
+
+
+def read_problems(cfg: RejectConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> list[ProblemSet]:
+    """The set of each task; with a tokenizer, without the prompts that `cfg.filter` calls too long.
+
+    ValueError where one has fewer than `cfg.num_problems`.
+    """
+    reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
+    problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
+    if tokenizer is not None:
+        longest = cfg.filter.max_prompt_tokens
+        problem_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in problem_sets]
+    first_problems(problem_sets, cfg)
+    return problem_sets
 
 
 def first_problems(problem_sets: Sequence[ProblemSet], cfg: RejectConfig) -> list[Problem]:

@@ -62,7 +62,8 @@ def main(cfg: RLConfig) -> None:
     check_trackers(cfg.track)
     if cfg.reward.function:
         check_scorer(cfg.reward.function)
-    problem_sets, general_sets, heldout_sets = read_problems(cfg)
+    read_problems(cfg)  # what is wrong with them is said before a model is downloaded
+    problem_sets, general_sets, heldout_sets = read_problems(cfg, load_tokenizer(resolve_model(cfg.model)))
     preference = load_preference(cfg.reward, cfg.device, cfg.dtype) if cfg.reward.preference_weight else None
     model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
     check_prompts(cfg, model.config.context, tokenizer, [*problem_sets, *general_sets], heldout_sets)
@@ -132,24 +133,25 @@ def main(cfg: RLConfig) -> None:
         print(hub.push(cfg.run, cfg.push_to_hub))
 
 
-def read_problems(cfg: RLConfig) -> tuple[list[ProblemSet], list[ProblemSet], list[ProblemSet]]:
+def read_problems(
+    cfg: RLConfig, tokenizer: PreTrainedTokenizerBase | None = None
+) -> tuple[list[ProblemSet], list[ProblemSet], list[ProblemSet]]:
     """The sets of reasoning problems, of general prompts and, where the run evaluates, of held-out problems.
 
-    What is wrong with them is said before the weights are loaded.
+    With a tokenizer, without the prompts that `cfg.filter` calls too long. ValueError or FileNotFoundError where one is
+    not there or has too few.
     """
     reading = partial(load_problems, columns=cfg.columns, filters=cfg.filter, system_prompt=cfg.system_prompt)
     problem_sets = [reading(task, "train", cfg.seed) for task in cfg.tasks]
     general_sets = [reading(task, "train", cfg.seed) for task in cfg.general_tasks]
-    check_reward_models([*problem_sets, *(general_sets if cfg.general_from < cfg.steps else ())], cfg.reward)
+    check_reward_models([*problem_sets, *general_sets], cfg.reward)
     evaluation = eval_config(cfg)
-    if cfg.eval_every:
-        evaluation_sets(evaluation)  # too few are named before a model is downloaded
-    tokenizer = load_tokenizer(resolve_model(cfg.model))
-    shorter = partial(
-        shorter_prompts, tokenizer=tokenizer, template=cfg.template, max_prompt_tokens=cfg.filter.max_prompt_tokens
-    )
     heldout_sets = evaluation_sets(evaluation, tokenizer) if cfg.eval_every else []
-    return list(map(shorter, problem_sets)), list(map(shorter, general_sets)), heldout_sets
+    if tokenizer is not None:
+        longest = cfg.filter.max_prompt_tokens
+        problem_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in problem_sets]
+        general_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in general_sets]
+    return problem_sets, general_sets, heldout_sets
 
 
 def check_prompts(

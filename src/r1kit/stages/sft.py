@@ -26,7 +26,6 @@ from r1kit.model.chat import stop_tokens
 from r1kit.model.lora import add_adapters
 from r1kit.run import Progress, Run
 from r1kit.sampling.local import LocalSampler
-from r1kit.tasks import load_problems
 from r1kit.trackers import check_trackers
 from r1kit.training.base import Learner
 from r1kit.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
@@ -40,7 +39,7 @@ from r1kit.training.conversations import (
     prepare,
     read_conversations,
 )
-from r1kit.training.evaluation import evaluate
+from r1kit.training.evaluation import evaluate, evaluation_sets
 from r1kit.training.learner import LocalLearner
 from r1kit.training.models import open_model
 from r1kit.training.supervised import batch_of_step, nll_step, pack_step, steps_per_epoch
@@ -162,10 +161,10 @@ def heldout_nll(
     return total / tokens
 
 
-def check_eval(cfg: SFTConfig) -> None:
-    """ValueError or FileNotFoundError for a task that the evaluations would not find."""
-    for task in cfg.eval.tasks if cfg.eval_every else ():
-        load_problems(task, cfg.eval.split, cfg.eval.seed, columns=cfg.eval.columns, filters=cfg.eval.filter)
+def check_eval(cfg: SFTConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """ValueError or FileNotFoundError for a task that the evaluations would not find, or has too few problems."""
+    if cfg.eval_every:
+        evaluation_sets(eval_config(cfg), tokenizer)
 
 
 def eval_config(cfg: SFTConfig) -> EvalConfig:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from r1kit.config import RewardConfig
 from r1kit.model.chat import render_prompt
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS
-from r1kit.tasks import FiniteProblems, ProblemSet
+from r1kit.tasks import FiniteProblems, ProblemSet, task_names
 from r1kit.types import Problem
 
 if TYPE_CHECKING:
@@ -40,18 +40,27 @@ def known_problems(problems: ProblemSet) -> Sequence[Problem]:
 
 
 def check_reward_models(problem_sets: Iterable[ProblemSet], reward: RewardConfig) -> None:
-    """ValueError when general prompts are scored by reward models and one of their kinds has none."""
+    """ValueError when reward models are to score general prompts and a kind of them has none, or there are none."""
     if not reward.preference_weight:
         return
     models = {"helpful": reward.helpful_model, "safety": reward.safety_model}
+    scored = False
     for problems in problem_sets:
         scorers = {problem.scorer for problem in known_problems(problems)}
+        # What a user's generator may come to make, nobody knows.
+        known = isinstance(problems, FiniteProblems) or problems.name in task_names()
+        scored = scored or not known or not scorers.isdisjoint(PREFERENCE_SCORERS)
         for kind in PREFERENCE_SCORERS:
             if kind in scorers and not models[kind]:
                 raise ValueError(
                     f"{problems.name} has prompts of scorer {kind!r}, and they have no reward model; give "
                     f"--reward.{kind}-model, or no such task"
                 )
+    if not scored:
+        raise ValueError(
+            f"--reward.preference-weight is {reward.preference_weight} and no problem is a general prompt, of scorer "
+            f"{' or '.join(PREFERENCE_SCORERS)}; give --general-tasks, or --reward.preference-weight 0"
+        )
 
 
 def check_room(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r1kit.config import Device, DType, RewardConfig
-from r1kit.training.reward_model import load_reward_model
+from r1kit.training.reward_model import load_reward_model, require_kind
 from r1kit.training.rollout import Preference
 from r1kit.types import Problem
 
@@ -18,10 +18,7 @@ def load_preference(cfg: RewardConfig, device: Device, dtype: DType) -> Preferen
     folders = {"helpful": cfg.helpful_model, "safety": cfg.safety_model}
     scorers = {kind: load_reward_model(folder, device, dtype) for kind, folder in folders.items() if folder}
     for kind, scorer in scorers.items():
-        if scorer.kind != kind:
-            raise ValueError(
-                f"--reward.{kind}-model {folders[kind]} is a {scorer.kind} reward model; train one with --kind {kind}"
-            )
+        require_kind(folders[kind], scorer.kind, kind)
 
     def score(items: Sequence[tuple[Problem, str]]) -> list[float]:
         scores = [0.0] * len(items)

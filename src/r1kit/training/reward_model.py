@@ -218,17 +218,29 @@ def write_about(folder: Path, kind: Kind, template: str, scale: Scale | None, re
     write_json_atomic(folder / ABOUT, {"kind": kind, "template": template, **numbers, **results})
 
 
-def load_reward_model(path: str | Path, device: Device = "auto", dtype: DType = "auto") -> PreferenceScorer:
-    """The trained reward model of a run folder of `r1kit reward-model`, or of one of its checkpoints.
-
-    Raises FileNotFoundError where there is none, ValueError when its training has not finished.
-    """
+def find_reward_model(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The model folder and reward_model.json of what `load_reward_model` takes, and its errors; no weights."""
     folder = find_model(path)
     if not (folder / ABOUT).is_file():
         raise FileNotFoundError(f"{folder} has no {ABOUT}: not a reward model; give a run of `r1kit reward-model`")
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     if about["mean"] is None:
         raise ValueError(f"{folder}: the reward model's training has not finished; give its command again first")
+    return folder, about
+
+
+def require_kind(path: str | Path, found: Kind, kind: str) -> None:
+    """ValueError where the reward model of `--reward.KIND-model` is of the other kind."""
+    if found != kind:
+        raise ValueError(f"--reward.{kind}-model {path} is a {found} reward model; train one with --kind {kind}")
+
+
+def load_reward_model(path: str | Path, device: Device = "auto", dtype: DType = "auto") -> PreferenceScorer:
+    """The trained reward model of a run folder of `r1kit reward-model`, or of one of its checkpoints.
+
+    Raises FileNotFoundError where there is none, ValueError when its training has not finished.
+    """
+    folder, about = find_reward_model(path)
     where = resolve_device(device)
     scale = Scale(about["mean"], about["std"], about["lowest"])
     model = _load(folder, resolve_dtype(dtype, where), where)
