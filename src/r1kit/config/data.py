@@ -179,7 +179,8 @@ class PreferencesConfig:
     max_new_tokens: int = 256
     """Length cap per response, tokens."""
     queries: int = 4
-    """Verdicts per pair, in random order of the two, averaged (R1 V2 3.1.1: 4)."""
+    """Verdicts per pair, averaged (R1 V2 3.1.1: 4): half of them with either response first, in random order. A pair
+    without a readable verdict in each of the two orders is undecided; with 1 query there is one order."""
     min_margin: float = 1.0
     """Pairs are kept when the mean verdict is above this, on -2 (B much better) .. 2 (R1 V2 3.1.1: above 1)."""
     max_length_bias: float = 0.05
