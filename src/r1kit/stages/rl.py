@@ -49,7 +49,7 @@ from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.checks import Room, check_reward_models, check_room
 from r1kit.training.evaluation import evaluate, evaluation_problems, evaluation_sets
 from r1kit.training.learner import LocalLearner
-from r1kit.training.models import open_model, resolve_model
+from r1kit.training.models import model_context, open_model, resolve_model
 from r1kit.training.preference import load_preference
 from r1kit.training.prompts import shorter_prompts
 from r1kit.training.rollout import Group, Preference, sample_groups
@@ -65,7 +65,6 @@ def main(cfg: RLConfig) -> None:
     problem_sets, general_sets, heldout_sets = read_problems(cfg)
     preference = load_preference(cfg.reward, cfg.device, cfg.dtype) if cfg.reward.preference_weight else None
     model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
-    check_prompts(cfg, model.config.context, tokenizer, [*problem_sets, *general_sets], heldout_sets)
     evaluation = eval_config(cfg)
     heldout = evaluation_problems(heldout_sets, evaluation)
     learner = LocalLearner(
@@ -144,12 +143,15 @@ def read_problems(cfg: RLConfig) -> tuple[list[ProblemSet], list[ProblemSet], li
     evaluation = eval_config(cfg)
     if cfg.eval_every:
         evaluation_sets(evaluation)  # too few are named before a model is downloaded
-    tokenizer = load_tokenizer(resolve_model(cfg.model))
+    folder = resolve_model(cfg.model)
+    tokenizer = load_tokenizer(folder)
     shorter = partial(
         shorter_prompts, tokenizer=tokenizer, template=cfg.template, max_prompt_tokens=cfg.filter.max_prompt_tokens
     )
+    problem_sets, general_sets = list(map(shorter, problem_sets)), list(map(shorter, general_sets))
     heldout_sets = evaluation_sets(evaluation, tokenizer) if cfg.eval_every else []
-    return list(map(shorter, problem_sets)), list(map(shorter, general_sets)), heldout_sets
+    check_prompts(cfg, model_context(folder), tokenizer, [*problem_sets, *general_sets], heldout_sets)
+    return problem_sets, general_sets, heldout_sets
 
 
 def check_prompts(
@@ -166,7 +168,7 @@ def check_prompts(
     evaluation = eval_config(cfg)
     of_filter = "--filter.max-prompt-tokens" if evaluation.filter is cfg.filter else "--eval.filter.max-prompt-tokens"
     room = Room(context, what, evaluation.max_new_tokens, "--eval.max-new-tokens", of_filter)
-    check_room(heldout_sets, tokenizer, cfg.template, room)
+    check_room(heldout_sets, tokenizer, cfg.template, room, first=evaluation.num_problems)
 
 
 def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingPointError) -> FloatingPointError:

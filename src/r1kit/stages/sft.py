@@ -24,12 +24,13 @@ from r1kit.config import EvalConfig, SFTConfig, to_dict
 from r1kit.curation.pairs import is_heldout, prompt_key
 from r1kit.model.chat import stop_tokens
 from r1kit.model.lora import add_adapters
+from r1kit.model.tokenizer import load_tokenizer
 from r1kit.run import Progress, Run
 from r1kit.sampling.local import LocalSampler
-from r1kit.tasks import load_problems
 from r1kit.trackers import check_trackers
 from r1kit.training.base import Learner
 from r1kit.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from r1kit.training.checks import Room, check_room
 from r1kit.training.conversations import (
     AT_A_TIME,
     Conversation,
@@ -40,9 +41,9 @@ from r1kit.training.conversations import (
     prepare,
     read_conversations,
 )
-from r1kit.training.evaluation import evaluate
+from r1kit.training.evaluation import evaluate, evaluation_sets
 from r1kit.training.learner import LocalLearner
-from r1kit.training.models import open_model
+from r1kit.training.models import model_context, open_model, resolve_model
 from r1kit.training.supervised import batch_of_step, nll_step, pack_step, steps_per_epoch
 
 if TYPE_CHECKING:
@@ -163,9 +164,20 @@ def heldout_nll(
 
 
 def check_eval(cfg: SFTConfig) -> None:
-    """ValueError or FileNotFoundError for a task that the evaluations would not find."""
-    for task in cfg.eval.tasks if cfg.eval_every else ():
-        load_problems(task, cfg.eval.split, cfg.eval.seed, columns=cfg.eval.columns, filters=cfg.eval.filter)
+    """ValueError or FileNotFoundError for what the evaluations would not find: a task, problems enough, room for a
+    completion. The model is not opened for it."""
+    if not cfg.eval_every:
+        return
+    evaluation = eval_config(cfg)
+    evaluation_sets(evaluation)  # what is wrong with them is said before a model is downloaded
+    folder = resolve_model(cfg.model)
+    tokenizer = load_tokenizer(folder)
+    room = Room(
+        model_context(folder), "the model's context", evaluation.max_new_tokens, "--eval.max-new-tokens",
+        "--eval.filter.max-prompt-tokens",
+    )  # fmt: skip
+    sets = evaluation_sets(evaluation, tokenizer)
+    check_room(sets, tokenizer, cfg.template, room, first=evaluation.num_problems)
 
 
 def eval_config(cfg: SFTConfig) -> EvalConfig:
