@@ -215,7 +215,7 @@ def problems() -> tuple[Problem, ...]:
 def with_peer_reward(groups: Sequence[Group], cfg: RLConfig) -> list[Group]:
     """The groups with the peers' reward, 1 for an odd number of characters, in place of accuracy and format."""
     from r1kit.algo.advantages import group_advantages
-    from r1kit.stages.rl import rewards_of
+    from r1kit.training.rollout import rewards_of
 
     scored = [
         [replace(s, score=Score(float(len(s.completion.text) % 2), "undecided", "length only")) for s in group]

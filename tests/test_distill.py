@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from r1kit.algo.distill import reverse_kl, reverse_kl_of_hidden
 from r1kit.algo.packing import Packable
-from r1kit.config import DistillConfig, OnPolicyConfig, OptimConfig, RejectConfig, SFTConfig
+from r1kit.config import DistillConfig, FilterConfig, OnPolicyConfig, OptimConfig, RejectConfig, SFTConfig
 from r1kit.model.hf import save_model
 from r1kit.model.tokenizer import train_tokenizer
 from r1kit.model.transformer import Transformer, TransformerConfig
@@ -24,7 +25,7 @@ from r1kit.tasks import load_problems
 from r1kit.training.checkpoint import find_model
 from r1kit.training.models import open_model
 from r1kit.training.supervised import DistillationLearner, distillation_step, pack_step
-from r1kit.types import Prompt, SamplingParams
+from r1kit.types import Completion, Problem, Prompt, Sample, SamplingParams, Score
 from scripted import save_scripted_model, token_id
 from tiny import DOCUMENTS, OPTIM, VOCAB, perturb, random_tokens, tiny_model, tiny_tokenizer
 
@@ -309,10 +310,40 @@ def test_what_is_wrong_is_found_before_any_compute(cfg: DistillConfig):
     assert not cfg.run.exists()
 
 
-def test_a_sample_beyond_the_teachers_context_says_what_to_lower(cfg: DistillConfig):
-    """The student's context is 128, the teacher's 96."""
-    with pytest.raises(ValueError, match=r"above the teacher's context 96; lower --on-policy.max-new-tokens by"):
-        distill.main(replace(cfg, on_policy=replace(cfg.on_policy, max_new_tokens=110)))
+@pytest.mark.parametrize(("cap", "whose"), [(110, "teacher's context of 96"), (127, "student's context of 128")])
+def test_a_cap_beyond_either_context_is_named_before_the_weights_load(
+    cfg: DistillConfig, monkeypatch: pytest.MonkeyPatch, cap: int, whose: str
+):
+    monkeypatch.setattr(distill, "open_model", lambda *_: pytest.fail("the weights were loaded"))
+    with pytest.raises(ValueError, match=rf"with --on-policy.max-new-tokens {cap} .* the {whose} tokens; lower --on-p"):
+        distill.main(replace(cfg, on_policy=replace(cfg.on_policy, max_new_tokens=cap)))
+    with pytest.raises(ValueError, match="leave long prompts out with --sft.filter.max-prompt-tokens 2"):
+        distill.main(replace(cfg, on_policy=replace(cfg.on_policy, max_new_tokens=94)))
+    with pytest.raises(ValueError, match="all 12 train prompts are longer than 2 tokens"):
+        short = replace(cfg.sft, filter=FilterConfig(max_prompt_tokens=2))
+        distill.main(replace(cfg, sft=short, on_policy=replace(cfg.on_policy, max_new_tokens=94)))
+    assert not cfg.run.exists()
+
+
+def test_a_sample_beyond_the_teachers_context_says_what_to_lower():
+    """Of a generated task only the first problems are looked at before the weights load."""
+    sample = Sample(
+        Problem("p", "t", (), "23", "number"),
+        (5,) * 90,
+        Completion((6,) * 10, (), "x", "length"),
+        Score(0.0, "wrong", ""),
+    )
+    learner = SimpleNamespace(teacher=SimpleNamespace(config=SimpleNamespace(context=96)), device="cpu")
+    with pytest.raises(ValueError, match="100 tokens, above the teacher's context 96; lower .*max-new-tokens by 4"):
+        distill.make_batches([[sample]], learner, 512)  # type: ignore[arg-type]
+
+
+def test_the_students_evaluation_has_room_too(cfg: DistillConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(distill, "open_model", lambda *_: pytest.fail("the weights were loaded"))
+    evaluation = replace(cfg.sft.eval, num_problems=2, max_new_tokens=120)
+    with pytest.raises(ValueError, match=r"with --eval.max-new-tokens 120 .* the model's context of 128 tokens"):
+        distill.main(replace(cfg, sft=replace(cfg.sft, eval_every=3, eval=evaluation)))
+    assert not cfg.run.exists()
 
 
 @pytest.fixture

@@ -127,4 +127,8 @@ def test_what_is_wrong_is_said_before_the_weights_load(cfg: EvalConfig, tmp_path
         main(replace(cfg, template="chat"))
     with pytest.raises(ValueError, match="no template 'r2'"):
         main(replace(cfg, template="r2"))
+    with pytest.raises(
+        ValueError, match=r"with --max-new-tokens 250 .* the model's context of 256 tokens; lower --max"
+    ):
+        main(replace(cfg, max_new_tokens=250))
     assert not (tmp_path / "run" / "evaluations").exists()

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from fake_endpoint import Received, Refusal, Script, connect, echo, fake_endpoint, reply_body, say
-from r1kit.config import EndpointConfig
+from r1kit.config import EndpointConfig, from_dict, to_dict
+from r1kit.presets import REJECT
+from r1kit.report.command import command
 from r1kit.sampling import http
 from r1kit.sampling.http import Endpoint, HttpSampler, Reply
 from r1kit.sampling.totals import Totals
@@ -59,6 +61,65 @@ def test_another_model_or_setting_is_another_call(tmp_path, change):
         for each in (cfg, replace(cfg, **change), cfg):
             Endpoint(each, tmp_path).chat(say("a"))
     assert script.calls == 2
+
+
+@pytest.mark.parametrize("change", [{"body": ("effort=low",)}, {"max_tokens_field": "max_completion_tokens"}])
+def test_other_fields_are_another_call(tmp_path, change):
+    with fake_endpoint(script := Script("x")) as url:
+        for settings in ({}, change, {}, change):
+            connect(url, tmp_path, **settings).chat(say("a"))
+    assert script.calls == 2
+
+
+def test_models_that_take_other_fields_are_asked_with_them(tmp_path):
+    """As OpenAI's o-series and GPT-5 do."""
+    received: list[Received] = []
+
+    def answer(messages):
+        sent = received[-1].body
+        if odd := [name for name in ("max_tokens", "temperature") if name in sent]:
+            return Refusal(400, {}, f"Unsupported parameter: '{odd[0]}' is not supported with this model.")
+        return "ok"
+
+    fields = {"max_tokens_field": "max_completion_tokens", "body": ("temperature=", "reasoning_effort=low", "top_k=5")}
+    with fake_endpoint(answer, received) as url:
+        endpoint = connect(url, tmp_path, max_new_tokens=9, concurrency=1, **fields)
+        assert [reply.text for reply in endpoint.chat(say("a", "a"))] == ["ok", "ok"]
+        assert len(received) == 2, "without a temperature the server draws: equal conversations are two samples"
+        params = SamplingParams(temperature=0.6, max_new_tokens=5)
+        ((taught,),) = HttpSampler(endpoint).complete(say("b"), params, 1)
+    assert (taught.text, taught.finish_reason) == ("ok", "stop")
+    assert {name: value for name, value in received[0].body.items() if name != "messages"} == {
+        "model": "m", "max_completion_tokens": 9, "reasoning_effort": "low", "top_k": 5,
+    }  # fmt: skip
+    assert received[-1].body["max_completion_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("reasoning_effort", "give NAME=VALUE, or NAME= to leave the field out"),
+        ("=low", "give NAME=VALUE"),
+        ("n=4", "n is not for the user to set"),
+        ("messages=", "messages is not for the user to set"),
+        ("temperature=hot", "sets temperature to 'hot'; give a number"),
+    ],
+)
+def test_fields_that_cannot_be_sent(body, message):
+    with pytest.raises(ValueError, match=message):
+        EndpointConfig(url="http://localhost:1", model="m", body=(body,))
+
+
+def test_folders_begun_before_there_were_such_fields_go_on():
+    """At their defaults they are not written down, so that config.json and a pipeline's keys stay as they were."""
+    plain, own = EndpointConfig(url="http://localhost:1", model="m"), ("temperature=",)
+    assert {"body", "max_tokens_field"}.isdisjoint(to_dict(plain))
+    changed = replace(plain, body=own)
+    assert to_dict(changed)["body"] == ["temperature="] and "max_tokens_field" not in to_dict(changed)
+    for cfg in (plain, changed):
+        assert from_dict(EndpointConfig, json.loads(json.dumps(to_dict(cfg)))) == cfg
+    run = to_dict(replace(REJECT["demo"][1], rewriter=changed)) | {"stage": "reject"}
+    assert "--rewriter.body temperature=" in command(run)
 
 
 def test_another_server_is_another_call(tmp_path):

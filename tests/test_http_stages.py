@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -99,8 +100,10 @@ def totals(received: list[Received], words: int) -> list[str]:
 
 def test_preferences_pay_each_verdict_once_and_the_card_says_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def judge(messages: list[dict[str, str]]) -> str:
-        text = messages[-1]["content"]
-        return "[[A>>B]]" if text.count("\n--- ") > 3 else '{"verdict": "safe"}'
+        shown = re.findall(r"--- response [AB] \w+ ---\n(.*?)\n--- end", messages[-1]["content"], re.DOTALL)
+        if not shown:
+            return '{"verdict": "safe"}'
+        return "[[A>>B]]" if shown[0] > shown[1] else "[[B>>A]]"
 
     save_scripted_model(tmp_path / "model", TALK)
     received: list[Received] = []

@@ -86,6 +86,35 @@ def test_a_wrong_key_or_model_stops_at_once(tmp_path, monkeypatch, refusal):
     assert script.calls <= 2
 
 
+def test_calls_that_are_all_refused_alike_stop_with_the_servers_words(tmp_path):
+    script = Script(Refusal(400, {}, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."))
+    with fake_endpoint(script) as url:
+        endpoint = connect(url, tmp_path, concurrency=2)
+        with pytest.raises(ValueError) as caught:
+            endpoint.chat(say(*map(str, range(300))))
+    assert script.calls <= http.REFUSED_ALIKE + 1
+    for part in (
+        url,
+        "'m'",
+        "refused 8 calls alike",
+        "Use 'max_completion_tokens' instead",
+        "max_tokens_field",
+        "body",
+    ):
+        assert part in str(caught.value)
+
+
+def test_refusals_that_differ_or_follow_an_answer_or_judge_the_content_are_data(tmp_path):
+    long = [Refusal(400, {}, f"{9000 + i} tokens are too many") for i in range(30)]
+    blocked = [Refusal(400, {}, "The prompt triggered the content management policy")] * 30
+    for number, refusals in enumerate((long, blocked, ["fine", *[422] * 30])):
+        with fake_endpoint(script := Script(*refusals, "ok")) as url:
+            endpoint = connect(url, tmp_path / str(number), concurrency=1)
+            replies = endpoint.chat(say(*map(str, range(len(refusals) + 1))))
+        assert script.calls == len(refusals) + 1 and replies[-1].text == "ok"
+        assert sum(bool(reply.error) for reply in replies) == 30
+
+
 def test_a_refusal_after_an_answer_is_data(tmp_path):
     with fake_endpoint(Script("fine", 403, "fine")) as url:
         replies = connect(url, tmp_path, concurrency=1).chat(say("a", "b", "c"))

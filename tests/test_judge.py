@@ -198,22 +198,49 @@ def test_the_order_shown_is_random_and_the_same_every_time():
     first = orders(0)
     assert len(first) == 200
     assert first == orders(0) != orders(1)
-    assert 70 < sum(first) < 130
-    assert len({tuple(first[i : i + 4]) for i in range(0, 200, 4)}) > 8  # by query, and by pair
+    of_pairs = [tuple(first[i : i + 4]) for i in range(0, 200, 4)]
+    assert all(sum(shown) == 2 for shown in of_pairs), "each response is first in half of the queries"
+    assert len(set(of_pairs)) == 6, "in every order that there is"
 
 
-def test_a_judge_that_always_prefers_the_first_is_averaged_out():
-    means = judge_pairs(Says("[[A>>B]]"), [Pair(str(i), "p", "one", "two") for i in range(200)], seed=0, queries=4)
-    decided = [mean for mean in means if mean is not None]
-    assert len(decided) == 200
-    assert abs(sum(decided) / 200) < 0.3
-    assert set(decided) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+@pytest.mark.parametrize("queries", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("verdict", ["A>>B", "B>A"])
+def test_a_judge_that_goes_by_the_place_alone_decides_no_pair(queries: int, verdict: str):
+    pairs = [Pair(str(i), "p", "one", "two") for i in range(50)]
+    assert judge_pairs(Says(f"[[{verdict}]]"), pairs, seed=0, queries=queries) == [0] * 50
+
+
+def test_with_one_query_the_order_is_drawn():
+    means = judge_pairs(Says("[[A>>B]]"), [Pair(str(i), "p", "one", "two") for i in range(200)], seed=0, queries=1)
+    assert set(means) == {2.0, -2.0}
+    assert abs(sum(mean or 0 for mean in means)) / 200 < 0.3
+
+
+def judged_by_order(first: list[str], swapped: list[str]) -> float | None:
+    """The verdict on a pair of a judge that gives these replies with response one first, and those with two first."""
+    replies = {True: iter(first), False: iter(swapped)}
+
+    def answer(prompt: str) -> str:
+        return next(replies[re.search(r"--- response A \w+ ---\none\n", prompt) is not None])
+
+    (value,) = judge_pairs(Says(answer), [Pair("x", "p", "one", "two")], seed=0, queries=len(first) + len(swapped))
+    return value
 
 
 def test_undecided_queries_are_left_out():
-    replies = iter(["[[A>>B]]", "no idea", "[[A=B]]", "[[A>>B]] or [[B>>A]]", "hm", "[[C>A]]", "[[A>A]]", "A>>B"])
-    values = judge_pairs(Says(lambda _: next(replies)), [Pair("x", "p", "1", "2"), Pair("y", "p", "1", "2")], seed=0)
-    assert [None if value is None else abs(value) for value in values] == [1.0, None]
+    assert judged_by_order(["[[A>>B]]", "no idea"], ["[[A=B]]", "[[A>>B]] or [[B>>A]]"]) == 1
+    assert judged_by_order(["hm", "[[C>A]]"], ["[[A>A]]", "A>>B"]) is None
+
+
+def test_a_missing_verdict_does_not_tilt_the_mean_to_one_place():
+    assert judged_by_order(["[[A>>B]]", "[[A>>B]]"], ["[[A>>B]]", "hm"]) == 0
+
+
+@pytest.mark.parametrize(
+    "replies", [(["[[A>>B]]"] * 2, ["hm"] * 2), (["hm"] * 2, ["[[B>>A]]"] * 2), (["[[A>B]]"], ["?"])]
+)
+def test_verdicts_in_one_order_alone_are_undecided(replies: tuple[list[str], list[str]]):
+    assert judged_by_order(*replies) is None
 
 
 @pytest.mark.parametrize(("text", "value"), [("[[ B>A ]]", -1), ("[[A<<B]]", -2), ("[[B=A]]", 0), ("[[B>>A]]", -2)])

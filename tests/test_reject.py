@@ -259,6 +259,7 @@ def test_what_is_wrong_with_the_settings_is_found_before_the_folder_is_made(cfg:
         {"tasks": ("cuontdown",)},
         {"model": str(tmp_path / "nowhere")},
         {"template": "no-such"},
+        {"max_new_tokens": 250},  # of a context of 256
     ):
         with pytest.raises((ValueError, FileNotFoundError)):
             reject.main(replace(cfg, **changes))

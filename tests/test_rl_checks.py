@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import GPT2Config
 
 from r1kit import presets
 from r1kit.config import ColumnsConfig, EvalConfig, FilterConfig, RewardConfig, RLConfig, VllmConfig
 from r1kit.model.chat import render_prompt
+from r1kit.model.generic import NO_LIMIT
+from r1kit.model.hf import load_model
 from r1kit.model.tokenizer import load_tokenizer
 from r1kit.stages import rl
 from r1kit.tasks import load_problems
 from r1kit.training.checks import Room, check_reward_models, check_room
-from r1kit.training.models import resolve_model
+from r1kit.training.models import model_context, resolve_model
 from scripted import Table, save_scripted_model
+from tiny import ARCHITECTURES, hf_from_config, hf_model
 
 PLAIN: Table = {":": {"23": 0.5, "24": 0.5}}
 
@@ -65,11 +70,12 @@ def with_long_row(cfg: RLConfig, tmp_path: Path, split: str) -> RLConfig:
     return replace(cfg, tasks=(write_rows(tmp_path / "long.jsonl", [*sums("train", 8), *sums("heldout", 4), long]),))
 
 
-def test_a_prompt_that_leaves_no_room_is_named_with_both_flags(
-    cfg: RLConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_prompt_that_leaves_no_room_is_named_with_both_flags_before_the_weights_load(
+    cfg: RLConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     cfg = with_long_row(cfg, tmp_path, "train")
-    with pytest.raises(ValueError) as caught:
+    with monkeypatch.context() as patched, pytest.raises(ValueError) as caught:
+        patched.setattr(rl, "open_model", lambda *_: pytest.fail("the weights were loaded"))
         rl.main(cfg)
     said = str(caught.value)
     assert "problem too-long has" in said and "--max-new-tokens 4" in said and "context of 256" in said
@@ -85,6 +91,34 @@ def test_a_long_heldout_prompt_is_named_with_the_evaluations_flag(cfg: RLConfig,
         rl.main(cfg)
     rl.main(replace(cfg, filter=FilterConfig(max_prompt_tokens=252)))
     rl.main(replace(cfg, run=tmp_path / "unevaluated", eval_every=0))
+
+
+def test_a_heldout_prompt_that_is_not_asked_may_be_long(cfg: RLConfig, tmp_path: Path):
+    cfg = with_long_row(cfg, tmp_path, "heldout")
+    asked = [load_problems(cfg.tasks[0], "heldout", cfg.eval.seed).first(n)[-1].id for n in range(1, 6)]
+    before = asked.index("too-long")
+    few = replace(cfg, eval=replace(cfg.eval, num_problems=max(before, 1)))
+    if before:
+        rl.main(few)
+    with pytest.raises(ValueError, match="too-long"):
+        rl.main(replace(few, run=tmp_path / "more", eval=replace(cfg.eval, num_problems=before + 1)))
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "gpt2"])
+def test_the_context_is_known_before_the_weights_load(name: str, tmp_path: Path):
+    if name == "gpt2":
+        model = hf_from_config(GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=77, vocab_size=50))
+    else:
+        model = hf_model(name)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, torch.float32)
+    (tmp_path / "model.safetensors").unlink()
+    assert model_context(tmp_path) == loaded.config.context
+
+
+def test_a_model_that_only_vllm_knows_has_no_context_here(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "of-tomorrow", "max_position_embeddings": 8}')
+    assert model_context(tmp_path) == NO_LIMIT
 
 
 def test_a_raised_cap_above_the_context_is_refused_at_the_start(cfg: RLConfig):

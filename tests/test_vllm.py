@@ -17,17 +17,18 @@ import torch
 
 from fake_vllm import FakeEngine, ignore
 from r1kit.config import AlgoConfig, EvaluateConfig, LoraConfig, RLConfig, VllmConfig, from_dict, to_dict
-from r1kit.model.hf import to_hf
+from r1kit.model.hf import save_model, to_hf
 from r1kit.model.lora import add_adapters
 from r1kit.presets import RL
+from r1kit.sampling import served as served_module
 from r1kit.sampling import vllm, vllm_worker
 from r1kit.sampling.choose import check_sampler
 from r1kit.sampling.local import LocalSampler
 from r1kit.sampling.vllm_engine import Piece, engine_arguments, request_arguments
-from r1kit.sampling.vllm_server import serve_arguments
+from r1kit.sampling.vllm_server import ServerError, serve_arguments
 from r1kit.sampling.vllm_worker import Fingerprint
 from r1kit.stages import evaluate, rl
-from r1kit.types import Prompt, SamplingParams
+from r1kit.types import Completion, Prompt, SamplingParams
 from tiny import perturb, tiny_model, tiny_tokenizer
 
 PROMPTS = [Prompt((5, 6, 7), seed=1), Prompt((8, 9), seed=2)]
@@ -178,6 +179,119 @@ def test_without_a_hand_over_the_engines_own_weights_are_sampled(engine: FakeEng
     local.load_weights(engine.worker.model, 0)
     params = SamplingParams(max_new_tokens=8)
     assert sampler_of(engine).generate(PROMPTS, params, 2) == local.generate(PROMPTS, params, 2)
+
+
+# a server that runs already, and samples the weights that it has
+
+URL = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def served(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of the engine's own model; the engine is behind URL."""
+    monkeypatch.setattr(vllm, "Server", lambda *_: engine)
+    save_model(engine.worker.model, tiny_tokenizer(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def complete(folder: Path, **settings: Any) -> list[list[Completion]]:
+    where: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu"), "rows": 4, "handed": False}
+    with vllm.open_vllm(VllmConfig(url=URL, **settings), tiny_tokenizer(), folder, **where) as sampler:
+        return sampler.generate(PROMPTS, SamplingParams(max_new_tokens=4), 1)
+
+
+def test_a_server_with_the_folders_weights_is_sampled_and_stderr_says_so(
+    served: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert len(complete(served)) == len(PROMPTS)
+    assert (
+        f"{URL} has the weights of {served}: the log-probs of a fixed text differ by 0 nats" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("other", ["another checkpoint", "nothing loaded", "no numbers"])
+def test_a_server_with_other_weights_is_refused(served: Path, engine: FakeEngine, other: str):
+    if other == "no numbers":
+        engine.score = lambda tokens, replica: [float("nan")] * (len(tokens) - 1)
+    else:
+        perturb(engine.worker.model, seed=9, scale=0.02 if other == "another checkpoint" else 1.0)
+    with pytest.raises(
+        ValueError, match=rf"{URL} does not have the weights of .*model: .* differ by .* above 0.005. St"
+    ):
+        complete(served)
+    assert engine.closed
+
+
+def test_every_replica_of_a_server_is_compared_and_the_bound_can_be_raised(served: Path, engine: FakeEngine):
+    engine.replicas, engine.shift = 2, [0.0, 0.03]
+    with pytest.raises(ValueError, match="differ by 0.03 nats a token"):
+        complete(served)
+    complete(served, tolerance=0.04)
+
+
+def test_a_server_that_does_not_know_the_tokens_is_refused(served: Path, engine: FakeEngine):
+    def refuse(tokens: Any, replica: int) -> list[float]:
+        raise ServerError("/v1/completions: HTTP 400 out of vocabulary")
+
+    engine.score = refuse
+    with pytest.raises(ValueError, match="cannot score the tokens of .*HTTP 400 out of vocabulary.*of this model"):
+        complete(served)
+
+
+@pytest.mark.parametrize("why", ["gpt-of-tomorrow", "on the CPU, where 0.0 GiB are free"])
+def test_what_cannot_be_compared_is_said(
+    served: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], why: str
+):
+    if why.startswith("gpt"):
+        config = json.loads((served / "config.json").read_text())
+        (served / "config.json").write_text(json.dumps({**config, "model_type": why}))
+    else:
+        monkeypatch.setattr(served_module, "free_memory", lambda: 1000)
+    complete(served)
+    said = capsys.readouterr().err
+    assert f"warning: NOT CHECKED whether the vLLM server at {URL} has the weights of {served}" in said and why in said
+
+
+def test_weights_that_a_server_is_given_meanwhile_are_noticed(served: Path, engine: FakeEngine):
+    call, asked = engine.call, []
+
+    def state_of_another_run(method: str, *arguments: Any) -> list[dict[str, Any]]:
+        asked.append(method)
+        return [{**state, "version": 3} for state in call(method)] if len(asked) > 2 else call(method, *arguments)
+
+    engine.call = state_of_another_run
+    with pytest.raises(RuntimeError, match="version 3 .* found version -1 .*does another run use the same server"):
+        complete(served)
+
+
+def test_the_weights_that_are_handed_over_need_not_be_the_servers_first_ones(served: Path, engine: FakeEngine):
+    perturb(engine.worker.model, seed=9, scale=1.0)
+    settings: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu"), "rows": 4, "handed": True}
+    with vllm.open_vllm(VllmConfig(url=URL), tiny_tokenizer(), served, **settings) as sampler:
+        sampler.load_weights(tiny_model(seed=1), 1)
+
+
+def test_nothing_is_scored_with_other_weights(served: Path, engine: FakeEngine, tmp_path: Path):
+    perturb(engine.worker.model, seed=9, scale=0.02)
+    cfg = EvaluateConfig(
+        model=str(served), tasks=("countdown",), num_problems=2, num_samples=1, max_new_tokens=8, sampler="vllm",
+        vllm=VllmConfig(url=URL), out=tmp_path / "out", device="cpu", dtype="fp32",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="does not have the weights"):
+        evaluate.main(cfg)
+    assert not (tmp_path / "out").exists()
+
+
+def test_memory_is_what_the_machine_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(served_module, "CGROUP", tmp_path)
+    monkeypatch.setattr(served_module, "MEMINFO", tmp_path / "meminfo")
+    assert served_module.free_memory() > 2**20
+    (tmp_path / "meminfo").write_text("MemTotal:  2000 kB\nMemAvailable:  1000 kB\n")
+    assert served_module.free_memory() == 1000 * 1024
+    (tmp_path / "memory.stat").write_text("anon 300000\nfile 999999\n")
+    for limit, free in (("max", 1000 * 1024), ("500000", 200_000), ("9000000", 1000 * 1024)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert served_module.free_memory() == free
 
 
 # completions

@@ -349,10 +349,19 @@ def test_a_server_that_runs_already_serves_one_run_at_a_time_and_stays(url: str,
             second.load_weights(model, 1)
         with pytest.raises(RuntimeError, match="does another run use the same server"):
             first.generate(prompts, params, 1)
-    # Without a hand-over, as in `r1kit evaluate`: the weights that the server has.
-    with open_vllm(cfg, tokenizer, folder, **{**settings, "handed": False}) as third:
-        expected = local_sampler(model, tokenizer).generate(prompts, params, 1)
-        assert [c.tokens for (c,) in third.generate(prompts, params, 1)] == [c.tokens for (c,) in expected]
+    # Without a hand-over, as in `r1kit evaluate`: the weights that the server has must be the folder's.
+    asked: dict[str, Any] = {**settings, "handed": False}
+    with (
+        pytest.raises(ValueError, match="does not have the weights of .*demo-base: .* differ by"),
+        open_vllm(cfg, tokenizer, folder, **asked),
+    ):
+        pass
+    base = load_model(folder, torch.float32)
+    with open_vllm(cfg, tokenizer, folder, **settings) as third:
+        third.load_weights(base, 1)
+    with open_vllm(cfg, tokenizer, folder, **asked) as fourth:
+        expected = local_sampler(base, tokenizer).generate(prompts, params, 1)
+        assert [c.tokens for (c,) in fourth.generate(prompts, params, 1)] == [c.tokens for (c,) in expected]
 
 
 def test_vllm_ends_with_a_run_that_is_killed(tmp_path: Path):

@@ -105,13 +105,17 @@ class Run:
         """Append every one of `samples` to samples.jsonl; the caller picks a few."""
         _append(self.folder / "samples.jsonl", [_sample_row(step, sample) for sample in samples])
 
+    def log_note(self, step: int, text: str) -> None:
+        """Append a line for the reader to notes.jsonl; the report shows it."""
+        _append(self.folder / "notes.jsonl", [{"step": step, "text": text}])
+
     def rewind(self, step: int | None) -> None:
         """Forget what was logged after the checkpoint of `step`; None forgets all, when there is no checkpoint.
 
         A step's rows and its evaluation are logged before its checkpoint is saved, so the rows of `step` itself stay.
         """
         last = -1 if step is None else step
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        for name in ("metrics.jsonl", "samples.jsonl", "notes.jsonl"):
             if (self.folder / name).exists():
                 _keep_rows(self.folder / name, last)
         for path in (self.folder / "evals").glob("step-*"):

@@ -180,22 +180,32 @@ class VllmConfig:
     def engine_args(self) -> dict[str, Any]:
         """`args` with their values: JSON where they are, else text."""
         pairs = (argument.split("=", 1) for argument in self.args)
-        return {name.strip("-").replace("-", "_"): _json_or_text(value) for name, value in pairs}
+        return {name.strip("-").replace("-", "_"): json_or_text(value) for name, value in pairs}
 
 
-def _json_or_text(value: str) -> Any:
+def json_or_text(value: str) -> Any:
+    """What a flag's NAME=VALUE means by its value."""
     try:
         return json.loads(value.lower() if value in ("True", "False") else value)
     except ValueError:
         return value
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config as JSON values (paths as strings, tuples as lists)."""
+LATER = {"later": True}
+"""Metadata of a field that came after runs had begun without it: at its default it is in no config.json, and they go
+on."""
+
+
+def to_dict(config: Any, *, every: bool = False) -> dict[str, Any]:
+    """A config as JSON values (paths as strings, tuples as lists); `every`: with all fields that are LATER."""
+
+    def left_out(field: dataclasses.Field[Any], value: Any) -> bool:
+        return not every and field.metadata == LATER and value == field.default
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            found = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+            return {field.name: plain(inner) for field, inner in found if not left_out(field, inner)}
         if isinstance(value, Path):
             return str(value)
         if isinstance(value, (list, tuple)):

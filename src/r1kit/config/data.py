@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from r1kit.config.checked import config
-from r1kit.config.common import Device, DType, SamplerKind, VllmConfig, require
+from r1kit.config.common import LATER, Device, DType, SamplerKind, VllmConfig, json_or_text, require
 from r1kit.config.evaluate import GivenForm, require_sampling
 from r1kit.config.source import ColumnsConfig, FilterConfig
+
+OWN_FIELDS = ("model", "messages", "n", "stream")
+"""Fields of a request that are not the user's: replies are read as one whole answer to the conversation."""
 
 
 @config
@@ -26,6 +29,11 @@ class EndpointConfig:
     """Sampling temperature of the calls (a teacher's: the stage's own)."""
     max_new_tokens: int = 4096
     """Length cap of an answer, tokens (a teacher's: the stage's own)."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = field(default="max_tokens", metadata=LATER)
+    """The request's field for that cap. OpenAI's o-series and GPT-5 take max_completion_tokens alone."""
+    body: tuple[str, ...] = field(default=(), metadata=LATER)
+    """Further fields of every request, NAME=VALUE, such as reasoning_effort=low; NAME= alone leaves a field out, such
+    as temperature= for models that take none."""
     concurrency: int = 8
     """Calls in flight at a time."""
     requests_per_minute: int = 0
@@ -48,6 +56,23 @@ class EndpointConfig:
         for name in ("prompt_price", "completion_price"):
             value = getattr(self, name)
             require(value >= 0, f"endpoint {name} is {value}; give 0 (unknown) or more, per million tokens")
+        for one in self.body:
+            name, equals, _ = one.partition("=")
+            require(
+                bool(name and equals), f"endpoint body has {one!r}; give NAME=VALUE, or NAME= to leave the field out"
+            )
+            require(name not in OWN_FIELDS, f"endpoint body has {one!r}; {name} is not for the user to set")
+        sent = self.sent({"temperature": self.temperature}).get("temperature", 1.0)
+        require(
+            isinstance(sent, int | float) and not isinstance(sent, bool),
+            f"endpoint body sets temperature to {sent!r}; give a number",
+        )
+
+    def sent(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The body of a request with `body`'s fields: JSON where they are, else text; without those left out."""
+        pairs = [one.partition("=")[::2] for one in self.body]
+        changed = body | {name: json_or_text(value) for name, value in pairs}
+        return {name: value for name, value in changed.items() if (name, "") not in pairs}
 
 
 @config
@@ -184,7 +209,8 @@ class PreferencesConfig:
     max_new_tokens: int = 256
     """Length cap per response, tokens."""
     queries: int = 4
-    """Verdicts per pair, in random order of the two, averaged (R1 V2 3.1.1: 4)."""
+    """Verdicts per pair, averaged (R1 V2 3.1.1: 4): half of them with either response first, in random order. A pair
+    without a readable verdict in each of the two orders is undecided; with 1 query there is one order."""
     min_margin: float = 1.0
     """Pairs are kept when the mean verdict is above this, on -2 (B much better) .. 2 (R1 V2 3.1.1: above 1)."""
     max_length_bias: float = 0.05

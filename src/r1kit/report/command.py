@@ -26,7 +26,7 @@ def command(config: Mapping[str, Any]) -> str:
     Empty for a stage without presets.
     """
     stage = str(config.get("stage", "rl"))
-    presets = {name: flat(to_dict(preset)) for name, (_, preset) in PRESETS.get(stage, {}).items()}
+    presets = {name: flat(to_dict(preset, every=True)) for name, (_, preset) in PRESETS.get(stage, {}).items()}
     if not presets:
         return ""
     ours = flat(config)

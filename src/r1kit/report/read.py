@@ -177,6 +177,7 @@ def read_run(folder: Path) -> RunRecord:
             training[step] = row  # a resumed run repeats the steps after its checkpoint: the later row is the run's
     if not training:
         notes.append("metrics.jsonl has no training step yet")
+    notes += [f"step {row['step']}: {row['text']}" for row in rows(folder / "notes.jsonl", notes)]
     evaluations = read_evaluations(folder / "evals", notes)
     return RunRecord(
         folder=folder,

@@ -113,7 +113,7 @@ class Pair(NamedTuple):
     """Two responses to a prompt, without their thoughts."""
 
     id: str
-    """With the seed and the query's number, it decides which response is shown first."""
+    """With the seed, it decides which response is shown first in which query."""
     prompt: str
     response_a: str
     response_b: str
@@ -152,27 +152,47 @@ def judge_pairs(
     queries: int = 4,
     max_chars: int = MAX_CHARS,
 ) -> list[float | None]:
-    """Mean of `queries` verdicts on each pair, 2 (A much better) to -2; each query shows the two in a random order.
+    """Verdict on each pair, 2 (A much better) to -2, by `queries` queries (R1 V2 3.1.1: 4, in random order of the two).
 
-    A query without a readable verdict is left out; None where none is left. R1 V2 3.1.1: 4 queries.
+    Half of them show either response first, in an order drawn from the seed. The verdict is the mean of the two orders'
+    means, so that a judge who goes by the place alone comes to 0. A query without a readable verdict is left out; None
+    where none is left, or, of several queries, none of one order.
     """
     if queries < 1:
         raise ValueError(f"queries is {queries}; give at least 1")
     prompts, swaps = [], []
     for pair in pairs:
-        for query in range(queries):
-            swapped = random.Random(f"{seed}/{pair.id}/{query}").random() < 0.5
+        for swapped in _orders(seed, pair.id, queries):
             a, b = (pair.response_b, pair.response_a) if swapped else (pair.response_a, pair.response_b)
             texts = {"prompt": pair.prompt, "response A": a, "response B": b}
             prompts.append(_prompt(PAIRWISE, texts, max_chars))
             swaps.append(swapped)
     verdicts = [_read_verdict(reply) for reply in endpoint.chat(prompts, on_progress)]
-    verdicts = [-v if v is not None and swapped else v for v, swapped in zip(verdicts, swaps, strict=True)]
-    means: list[float | None] = []
-    for start in range(0, len(verdicts), queries):
-        decided = [verdict for verdict in verdicts[start : start + queries] if verdict is not None]
-        means.append(sum(decided) / len(decided) if decided else None)
-    return means
+    return [
+        _mean_verdict(verdicts[start : start + queries], swaps[start : start + queries])
+        for start in range(0, len(verdicts), queries)
+    ]
+
+
+def _orders(seed: int, pair_id: str, queries: int) -> list[bool]:
+    """For each query, whether the second response is shown first: as often as not, by one where the count is odd."""
+    rng = random.Random(f"{seed}/{pair_id}")
+    swaps = [False, True] * (queries // 2) + [rng.random() < 0.5] * (queries % 2)
+    rng.shuffle(swaps)
+    return swaps
+
+
+def _mean_verdict(verdicts: Sequence[int | None], swaps: Sequence[bool]) -> float | None:
+    """Of one pair: the mean of both orders' means, which a missing verdict does not tilt to one of the places."""
+    orders = list(dict.fromkeys(swaps))
+    means = []
+    for order in orders:
+        decided = [v for v, swapped in zip(verdicts, swaps, strict=True) if v is not None and swapped == order]
+        if not decided:
+            return None
+        mean = sum(decided) / len(decided)
+        means.append(-mean if order else mean)
+    return sum(means) / len(means)
 
 
 def judge_safety(

@@ -33,11 +33,15 @@ from r1kit.sampling.totals import Totals
 from r1kit.types import Completion, FinishReason, Message, SamplingParams
 
 RETRIED = {408, 409, 425, 429}
-"""Statuses below 500 that another try may get past; 5xx are retried too, no others."""
+"""Statuses that another try may get past, as it may past any 5xx."""
 MISCONFIGURED = {301, 302, 303, 307, 308, 401, 402, 403, 404, 405}
 """Statuses that every further call would get as well, when nothing has been answered yet."""
 UNKNOWN_MODEL = re.compile(r"HTTP 400 .*model.{0,100}not (exist|found)", re.IGNORECASE | re.DOTALL)
 """DeepSeek says it with a 400."""
+REFUSED_ALIKE = 8
+"""So many calls refused in the same words before any was answered: every other one would be, too."""
+FILTERED = re.compile(r"content.{0,20}(filter|policy)", re.IGNORECASE)
+"""A refusal of what this conversation says; the others may say something else."""
 LONGEST_PAUSE = 60.0
 """Seconds; a Retry-After may ask for more, up to the endpoint's time-out."""
 GIVE_UP_AFTER = 16
@@ -90,6 +94,7 @@ class Endpoint:
         self._slots = threading.BoundedSemaphore(cfg.concurrency)
         self._next_start = 0.0
         self._answered = False
+        self._refusals: Counter[str] = Counter()
         self._failed_in_a_row = 0
 
     def chat(
@@ -102,15 +107,15 @@ class Endpoint:
         """One reply for each conversation, in their order; `params` stand in for the config's sampling settings.
 
         Equal conversations in one call are several samples (and cached as such: ask for all of them in one call);
-        at temperature 0 they are asked once. Raises ValueError when the server refuses the key, the model or the URL
-        before it has answered anything; any other failure is the reply's `error`.
+        at temperature 0 they are asked once. Raises ValueError when the server refuses the key, the model, the URL or
+        REFUSED_ALIKE calls in the same words before it has answered anything; any other failure is the reply's `error`.
         """
         bodies = [self._body(conversation, params) for conversation in conversations]
         seen: Counter[str] = Counter()
         places: dict[str, list[int]] = {}
         for place, body in enumerate(bodies):
             key = _digest({"url": self._url, **body})
-            if body["temperature"] > 0:
+            if body.get("temperature", 1.0) > 0:  # left out, it is the server's own
                 seen[key] += 1
                 key = _digest([key, seen[key] - 1])
             places.setdefault(key, []).append(place)
@@ -134,8 +139,8 @@ class Endpoint:
     def _body(self, conversation: Sequence[Message], params: SamplingParams | None) -> dict[str, Any]:
         params = params or SamplingParams(temperature=self.cfg.temperature, max_new_tokens=self.cfg.max_new_tokens)
         body: dict[str, Any] = {"model": self.cfg.model, "messages": [asdict(message) for message in conversation]}
-        body |= {"temperature": params.temperature, "max_tokens": params.max_new_tokens}
-        return body if params.top_p == 1 else {**body, "top_p": params.top_p}
+        body |= {"temperature": params.temperature, self.cfg.max_tokens_field: params.max_new_tokens}
+        return self.cfg.sent(body if params.top_p == 1 else {**body, "top_p": params.top_p})
 
     def _each(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> Generator[tuple[str, Reply], None, None]:
         """(key, reply) as calls finish. Daemon threads: an interrupt need not wait for the slowest answer."""
@@ -207,7 +212,7 @@ class Endpoint:
                     self._answered, self._failed_in_a_row = True, 0
                 return reply
             except _Refused as error:
-                if not self._answered and (error.status in MISCONFIGURED or UNKNOWN_MODEL.search(str(error))):
+                if not self._answered and self._hopeless(error):
                     raise ValueError(self._advice(error)) from None
                 if error.status < 500 and error.status not in RETRIED:
                     return _failed(str(error))
@@ -248,7 +253,23 @@ class Endpoint:
             self._next_start = start + 60.0 / self.cfg.requests_per_minute
         time.sleep(max(0.0, start - time.monotonic()))
 
+    def _hopeless(self, error: _Refused) -> bool:
+        """Every further call would be refused, too."""
+        if error.status in MISCONFIGURED or UNKNOWN_MODEL.search(str(error)):
+            return True
+        if error.status >= 500 or error.status in RETRIED or FILTERED.search(str(error)):
+            return False
+        with self._lock:
+            self._refusals[str(error)] += 1
+            return self._refusals[str(error)] >= REFUSED_ALIKE
+
     def _advice(self, error: _Refused) -> str:
+        if self._refusals[str(error)]:
+            return (
+                f"endpoint {self.cfg.url} (model {self.cfg.model!r}) has answered nothing and refused {REFUSED_ALIKE} "
+                f"calls alike: {error}; change what is sent: max_tokens_field=max_completion_tokens, and body, such as "
+                f"temperature= (leaves it out) or reasoning_effort=low"
+            )
         env = f"${self.cfg.api_key_env} ({'set' if self._key else 'not set'})"
         return (
             f"endpoint {self.cfg.url} refused model {self.cfg.model!r} with the key of {env}: {error}; "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,9 @@ from r1kit.config import VllmConfig
 from r1kit.model.transformer import Decoder, PackedAttention
 from r1kit.sampling.base import OnProgress, shorter
 from r1kit.sampling.handover import layout_of, named_weights, weights_folder, write_weights
+from r1kit.sampling.served import NotOpened, open_served
 from r1kit.sampling.vllm_engine import Engine, InProcess, Piece, check_vllm, engine_arguments
-from r1kit.sampling.vllm_server import Server, ServerProcess
+from r1kit.sampling.vllm_server import Server, ServerError, ServerProcess
 from r1kit.sampling.vllm_worker import Fingerprint, export_tensor, gpu_of, stale
 from r1kit.types import Completion, FinishReason, Metrics, Prompt, SamplingParams
 
@@ -50,6 +52,8 @@ class VllmSampler:
         """Fingerprint of the weights handed over last; empty before that."""
         self._resident: list[str] = []
         """Fingerprint of each worker's model after that; empty where vLLM does not keep the weights as they are."""
+        self._found: tuple[int, str] | None = None
+        """Version and fingerprint of the weights that a server had when these were compared with a folder's."""
         if not self.state["logprobs_mode"].endswith("processed_logprobs"):
             raise ValueError(
                 f"the vLLM server at {cfg.url} returns {self.state['logprobs_mode']}, which the learner's log-probs "
@@ -99,6 +103,42 @@ class VllmSampler:
         difference = self._probe(source, version)
         return {"seconds/hand_over": time.perf_counter() - start, "probe/difference": difference}
 
+    def check_served(self, folder: Path) -> None:
+        """ValueError unless the server computes with the weights of `folder`: nothing was handed over that proves it.
+
+        stderr says what was found, and where the model cannot be computed here, that nothing was.
+        """
+        self._found = (self.state["version"], self.state["received"])
+        try:
+            model = open_served(folder, getattr(torch, self.state["dtype"]))
+        except NotOpened as error:
+            print(
+                f"warning: NOT CHECKED whether the vLLM server at {self._cfg.url} has the weights of {folder}, because "
+                f"that model could not be opened here: {error}. See to it that it was started with this model, and "
+                f"without --load-format dummy",
+                file=sys.stderr,
+            )
+            return
+        try:
+            difference, tolerance = self._difference(model)
+        except ServerError as error:
+            raise ValueError(
+                f"the vLLM server at {self._cfg.url} cannot score the tokens of {folder} ({error}); is it a server of "
+                f"this model? Start it with the model that is asked for"
+            ) from None
+        if not difference <= tolerance:
+            raise ValueError(
+                f"the vLLM server at {self._cfg.url} does not have the weights of {folder}: the log-probs of a fixed "
+                f"text differ by {difference:.4g} nats a token, above {tolerance:g}. Start it with this model and "
+                f"without --load-format dummy, or leave out --vllm.url; --vllm.tolerance raises the bound, where "
+                f"rounding explains it"
+            )
+        print(
+            f"the vLLM server at {self._cfg.url} has the weights of {folder}: the log-probs of a fixed text differ by "
+            f"{difference:.2g} nats a token",
+            file=sys.stderr,
+        )
+
     def close(self) -> None:
         """End vLLM, unless it was there before."""
         self._engine.close()
@@ -115,13 +155,7 @@ class VllmSampler:
 
     def _probe(self, source: Decoder, version: int) -> float:
         """Compare the log-probs of a fixed text: what vLLM computes with, and not only what it stores."""
-        tokens = self._tokenizer(PROBE, add_special_tokens=False)["input_ids"]
-        assert isinstance(tokens, list)
-        learner_T = text_logprobs(source, tokens)
-        scored = [self._engine.score(tokens, replica) for replica in range(self._engine.replicas)]
-        difference_RT = (torch.tensor(scored, dtype=torch.float64) - learner_T).abs()
-        difference = difference_RT.mean(-1).max().item()  # NaN if any is
-        tolerance = self._cfg.tolerance or TOLERANCE[self.state["dtype"]]
+        difference, tolerance = self._difference(source)
         if not difference <= tolerance:  # NaN is no agreement
             raise RuntimeError(
                 f"policy version {version}: the log-probs of a fixed text differ by {difference:.4g} nats a "
@@ -130,13 +164,26 @@ class VllmSampler:
             )
         return difference
 
+    def _difference(self, model: Decoder) -> tuple[float, float]:
+        """Mean difference of the probe's log-probs between `model` and vLLM, nats a token, of the replica where it is
+        largest (NaN if any is); and the largest that rounding explains."""
+        tokens = self._tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+        assert isinstance(tokens, list)
+        mine_T = text_logprobs(model, tokens)
+        scored = [self._engine.score(tokens, replica) for replica in range(self._engine.replicas)]
+        difference_RT = (torch.tensor(scored, dtype=torch.float64) - mine_T).abs()
+        return difference_RT.mean(-1).max().item(), self._cfg.tolerance or TOLERANCE[self.state["dtype"]]
+
     def _check_held(self) -> None:
-        """The weights handed over last are those that vLLM has: another run may share the server."""
+        """The weights handed over last, or found at the start, are those that vLLM has: another run may share it."""
+        expected, how = self._found, "found"
+        if self._handed:
+            expected, how = (self.version, self._handed), "handed over"
         for state in self._engine.call("r1kit_state"):
-            if self._handed and (state["version"], state["received"]) != (self.version, self._handed):
+            if expected and (state["version"], state["received"]) != expected:
                 raise RuntimeError(
                     f"vLLM has weights of version {state['version']} (fingerprint {state['received']}), this run "
-                    f"handed over version {self.version} ({self._handed}); does another run use the same server?"
+                    f"{how} version {expected[0]} ({expected[1]}); does another run use the same server?"
                 )
 
     @contextmanager
@@ -182,7 +229,8 @@ def open_vllm(
     rows: int,
     handed: bool,
 ) -> Iterator[VllmSampler]:
-    """A sampler of the model in `folder`; vLLM ends with the block. `handed`: its weights come by `load_weights`."""
+    """A sampler of the model in `folder`; vLLM ends with the block. `handed`: its weights come by `load_weights`; else
+    a server that runs already must have them, and ValueError says when it does not."""
     check_vllm(cfg)
     arguments = engine_arguments(folder, cfg, dtype=dtype, device=device, rows=rows, handed=handed)
     engine: Engine | None = None
@@ -196,7 +244,10 @@ def open_vllm(
             process = ServerProcess(cfg, arguments)
             process.wait(cfg.timeout)
             engine = Server(process.address, cfg.timeout, process)
-        yield VllmSampler(engine, tokenizer, cfg)
+        sampler = VllmSampler(engine, tokenizer, cfg)
+        if cfg.url and not handed:
+            sampler.check_served(folder)
+        yield sampler
     finally:
         if engine is not None:
             engine.close()

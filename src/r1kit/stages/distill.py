@@ -30,9 +30,11 @@ from r1kit.stages import reject, sft
 from r1kit.tasks import ProblemSet, load_problems, mix
 from r1kit.trackers import check_trackers
 from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
+from r1kit.training.checks import Room, check_room
 from r1kit.training.conversations import read_conversations
 from r1kit.training.evaluation import evaluate
-from r1kit.training.models import open_model, resolve_model
+from r1kit.training.models import model_context, open_model, resolve_model
+from r1kit.training.prompts import shorter_prompts
 from r1kit.training.rollout import Group, sample_groups
 from r1kit.training.supervised import DistillationLearner, distillation_step, pack_step
 from r1kit.types import Message, Metrics, SamplingParams
@@ -76,6 +78,7 @@ def check_student(student: SFTConfig) -> PreTrainedTokenizerBase:
     """Its tokenizer, when model, template and evaluation tasks are in order; ValueError or FileNotFoundError if not."""
     sft.check_eval(student)
     tokenizer = load_tokenizer(resolve_model(student.model))
+    sft.check_eval(student, tokenizer)
     render_prompt(student.template, [Message("user", "?")], tokenizer)
     return tokenizer
 
@@ -150,8 +153,17 @@ def run_config(cfg: DistillConfig) -> dict[str, Any]:
 def check_on_policy(cfg: DistillConfig) -> list[ProblemSet]:
     """The problems, when all that can be checked before any compute is in order; ValueError or FileNotFoundError."""
     problem_sets = read_problems(cfg)
+    student, teacher = resolve_model(cfg.sft.model), resolve_model(cfg.teacher)
     tokenizer = check_student(student_config(cfg))
-    require_same_tokens(tokenizer, load_tokenizer(resolve_model(cfg.teacher)), cfg)
+    require_same_tokens(tokenizer, load_tokenizer(teacher), cfg)
+    longest = cfg.sft.filter.max_prompt_tokens
+    problem_sets = [shorter_prompts(one, tokenizer, cfg.sft.template, longest) for one in problem_sets]
+    for folder, what in ((student, "the student's context"), (teacher, "the teacher's context")):
+        room = Room(
+            model_context(folder), what, cfg.on_policy.max_new_tokens, "--on-policy.max-new-tokens",
+            "--sft.filter.max-prompt-tokens",
+        )  # fmt: skip
+        check_room(problem_sets, tokenizer, cfg.sft.template, room)
     return problem_sets
 
 

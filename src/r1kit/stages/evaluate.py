@@ -30,6 +30,7 @@ from r1kit.model.tokenizer import load_tokenizer
 from r1kit.sampling.choose import check_sampler, open_sampler
 from r1kit.scoring.passk import confidence_interval
 from r1kit.tasks import summaries
+from r1kit.training.checks import check_room, sampling_room
 from r1kit.training.evaluation import evaluate, evaluation_problems, evaluation_sets, sampling_policy
 from r1kit.training.models import resolve_model
 from r1kit.training.trained import answer_form, form_of_template, prompt_settings, trained_as
@@ -46,6 +47,7 @@ def main(cfg: EvalConfig) -> Path:
     problem_sets = evaluation_sets(cfg, tokenizer)
     problems = evaluation_problems(problem_sets, cfg)
     render_prompt(cfg.template, problems[0].messages, tokenizer)
+    check_room(problem_sets, tokenizer, cfg.template, sampling_room(cfg, folder), first=cfg.num_problems)
     console = Console(highlight=False)
     console.print(chosen, markup=False, soft_wrap=True)
     for line in summaries(problem_sets):

@@ -2,8 +2,9 @@
 
     r1kit preferences demo --model runs/dev3
 
-helpful: all pairs of responses to a prompt are judged, several times in random order; pairs with a margin are kept, and
-balanced in length. safety: every response is labelled. An endpoint judges, or the rules of the demo's small world.
+helpful: all pairs of responses to a prompt are judged, several times, each response first in half of them; pairs with a
+margin are kept, and balanced in length. safety: every response is labelled. An endpoint judges, or the rules of the
+demo's small world.
 """
 
 from __future__ import annotations
@@ -341,6 +342,7 @@ MEANINGS = {
     "completions/writers": "by the writers of the corpus, in place of other models",
     "completions/truncated": "at the length cap; judged all the same",
     "completions/no_response": "thought not closed, or nothing after it; in no pair",
+    "pairs/undecided": "no readable verdict, or none with one of the two first",
     "pairs/no_margin": "dropped: too close",
     "pairs/unbalanced": "dropped: for comparable lengths",
 }
@@ -351,7 +353,7 @@ def card(cfg: PreferencesConfig, metrics: Metrics) -> str:
     judge, verdict = "rules (`r1kit.rewards.general`)", "verdict"
     if cfg.judge.url:
         judge = f"{cfg.judge.model} at {cfg.judge.url}"
-        verdict = f"mean verdict over {cfg.queries} queries in random order"
+        verdict = f"mean verdict over {cfg.queries} queries, each response first in half of them,"
     lines = [
         "# Preference data",
         "",

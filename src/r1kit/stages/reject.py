@@ -37,6 +37,7 @@ from r1kit.sampling.base import Sampler
 from r1kit.sampling.choose import check_sampler, open_sampler
 from r1kit.sampling.http import Endpoint, HttpSampler
 from r1kit.tasks import ProblemSet, load_problems, summaries
+from r1kit.training.checks import check_room, sampling_room
 from r1kit.training.models import resolve_model
 from r1kit.training.prompts import shorter_prompts
 from r1kit.training.rollout import Group, sample_groups, sample_teacher
@@ -72,6 +73,8 @@ def main(cfg: RejectConfig) -> Path:
     problem_sets = read_problems(cfg, tokenizer)
     problems = first_problems(problem_sets, cfg)
     render_prompt(cfg.template, problems[0].messages, tokenizer)
+    if not cfg.teacher.url:
+        check_room(problem_sets, tokenizer, cfg.template, sampling_room(cfg, model), first=cfg.num_problems)
     batches = [problems[start : start + BATCH] for start in range(0, len(problems), BATCH)]
     with Run.open(cfg.run, run_config(cfg), "reject") as run, Progress(len(batches), "reject") as progress:
         for line in (form_of(cfg, model)[1], *summaries(problem_sets)):

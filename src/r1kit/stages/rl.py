@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -33,12 +32,8 @@ from r1kit.data.rows import is_source
 from r1kit.model.chat import stop_tokens
 from r1kit.model.lora import add_adapters
 from r1kit.model.tokenizer import load_tokenizer
-from r1kit.rewards.accuracy import PREFERENCE_SCORERS, check_scorer
-from r1kit.rewards.format import parse_completion
-from r1kit.rewards.language import language_consistency
+from r1kit.rewards.accuracy import check_scorer
 from r1kit.rewards.length import overlong_penalty
-from r1kit.rewards.reflection import count_reflection_words
-from r1kit.rewards.reward import language_of
 from r1kit.run import Progress, Run
 from r1kit.sampling.base import Sampler
 from r1kit.sampling.choose import check_sampler, open_sampler
@@ -49,10 +44,11 @@ from r1kit.training.checkpoint import latest_checkpoint, save_checkpoint
 from r1kit.training.checks import Room, check_reward_models, check_room
 from r1kit.training.evaluation import evaluate, evaluation_problems, evaluation_sets
 from r1kit.training.learner import LocalLearner
-from r1kit.training.models import open_model, resolve_model
+from r1kit.training.models import model_context, open_model, resolve_model
+from r1kit.training.no_signal import SignalWatch
 from r1kit.training.preference import load_preference
 from r1kit.training.prompts import shorter_prompts
-from r1kit.training.rollout import Group, Preference, sample_groups
+from r1kit.training.rollout import Group, Preference, rewards_of, rollout_metrics, sample_groups
 from r1kit.types import Metrics, Problem, Sample, SamplingParams
 
 
@@ -66,7 +62,6 @@ def main(cfg: RLConfig) -> None:
     problem_sets, general_sets, heldout_sets = read_problems(cfg, load_tokenizer(resolve_model(cfg.model)))
     preference = load_preference(cfg.reward, cfg.device, cfg.dtype) if cfg.reward.preference_weight else None
     model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
-    check_prompts(cfg, model.config.context, tokenizer, [*problem_sets, *general_sets], heldout_sets)
     evaluation = eval_config(cfg)
     heldout = evaluation_problems(heldout_sets, evaluation)
     learner = LocalLearner(
@@ -87,6 +82,7 @@ def main(cfg: RLConfig) -> None:
             learner.load(checkpoint.folder)
         step = checkpoint.step if checkpoint else 0
         run.rewind(checkpoint.step if checkpoint else None)
+        watch = SignalWatch()
 
         def evaluate_now() -> None:
             sampler.load_weights(learner.publish(), version=step)
@@ -105,9 +101,12 @@ def main(cfg: RLConfig) -> None:
             handed = sampler.load_weights(learner.publish(), version=step)
             problems = partial(draw_problems, problem_sets, general_sets, cfg, step)
             show = partial(progress.status, "sample")
-            groups, metrics = collect(sampler, tokenizer, problems, cfg, step, preference, show)
+            groups, every, metrics = collect(sampler, tokenizer, problems, cfg, step, preference, show)
             metrics |= handed
             run.log_samples(step + 1, [group[0] for group in groups[:4]])
+            if said := watch.look(every):
+                run.log_note(step + 1, said)
+                progress.note(said)
             trained = time.perf_counter()
             for batches in rollout_batches(groups, learner, cfg, step):
                 try:
@@ -151,6 +150,8 @@ def read_problems(
         longest = cfg.filter.max_prompt_tokens
         problem_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in problem_sets]
         general_sets = [shorter_prompts(one, tokenizer, cfg.template, longest) for one in general_sets]
+        context = model_context(resolve_model(cfg.model))
+        check_prompts(cfg, context, tokenizer, [*problem_sets, *general_sets], heldout_sets)
     return problem_sets, general_sets, heldout_sets
 
 
@@ -168,7 +169,7 @@ def check_prompts(
     evaluation = eval_config(cfg)
     of_filter = "--filter.max-prompt-tokens" if evaluation.filter is cfg.filter else "--eval.filter.max-prompt-tokens"
     room = Room(context, what, evaluation.max_new_tokens, "--eval.max-new-tokens", of_filter)
-    check_room(heldout_sets, tokenizer, cfg.template, room)
+    check_room(heldout_sets, tokenizer, cfg.template, room, first=evaluation.num_problems)
 
 
 def bad_batch(folder: Path, step: int, groups: Sequence[Group], error: FloatingPointError) -> FloatingPointError:
@@ -243,8 +244,8 @@ def draw_problems(
 def collect(
     sampler: Sampler, tokenizer: PreTrainedTokenizerBase, draw: Callable[[int], list[Problem]], cfg: RLConfig,
     step: int, preference: Preference | None, on_progress: Callable[[int, int], None],
-) -> tuple[list[Group], Metrics]:  # fmt: skip
-    """One rollout: scored groups with their advantages.
+) -> tuple[list[Group], list[Group], Metrics]:  # fmt: skip
+    """One rollout: scored groups with their advantages, and all groups that were sampled for it.
 
     With dynamic sampling (DAPO section 3.2), groups whose rewards are all equal are replaced by groups of further
     problems, for at most `algo.dynamic_sampling` more rounds.
@@ -273,16 +274,13 @@ def collect(
     kept = kept[:wanted]
     metrics = rollout_metrics(every, seconds)
     if not kept:
-        return [], metrics
+        return [], every, metrics
     advantages_PG = group_advantages(rewards_of(kept), cfg.algo.advantage).tolist()
-    return [
+    groups = [
         [replace(sample, advantage=advantage) for sample, advantage in zip(group, advantages, strict=True)]
         for group, advantages in zip(kept, advantages_PG, strict=True)
-    ], metrics
-
-
-def rewards_of(groups: Sequence[Group]) -> Tensor:
-    return torch.tensor([[sample.score.reward for sample in group] for group in groups])
+    ]
+    return groups, every, metrics
 
 
 def with_overlong_penalty(sample: Sample, cap: int, algo: AlgoConfig) -> Sample:
@@ -293,37 +291,6 @@ def with_overlong_penalty(sample: Sample, cap: int, algo: AlgoConfig) -> Sample:
     return replace(
         sample, score=replace(score, reward=score.reward + penalty, parts=score.parts | {"overlong": penalty})
     )
-
-
-def rollout_metrics(groups: Sequence[Group], seconds: Metrics) -> Metrics:
-    """What the run's curves show of one rollout; equal groups count here even when dynamic sampling drops them."""
-    samples = [sample for group in groups for sample in group]
-    lengths = [len(sample.completion.tokens) for sample in samples]
-    equal = 1 - informative_groups(rewards_of(groups)).float().mean().item()
-    parts = {
-        f"reward/{part}": fmean(values)
-        for part in ("accuracy", "format", "language", "preference", "repetition", "length", "function")
-        if (values := [sample.score.parts[part] for sample in samples if part in sample.score.parts])
-    }
-    ruled = [group for group in groups if group[0].problem.scorer not in PREFERENCE_SCORERS]
-    if ruled:
-        solved = fmean(any(sample.score.verdict == "right" for sample in group) for group in ruled)
-        undecided = fmean(sample.score.verdict == "undecided" for group in ruled for sample in group)
-        parts |= {"reward/solved_groups": solved, "verdict/undecided": undecided}
-    thoughts = [(parse_completion(sample.completion.text).thought, language_of(sample.problem)) for sample in samples]
-    if consistent := [c for thought, target in thoughts if (c := language_consistency(thought, target)) is not None]:
-        parts["language/consistency"] = fmean(consistent)
-    return {
-        "reward/mean": fmean(sample.score.reward for sample in samples),
-        **parts,
-        "reward/equal_groups": equal,
-        "length/mean": fmean(lengths),
-        "length/max": max(lengths),
-        "length/truncated": fmean(sample.completion.finish_reason == "length" for sample in samples),
-        "reflection/mean": fmean(count_reflection_words(sample.completion.text) for sample in samples),
-        "tokens_per_second": sum(lengths) / seconds["seconds/sample"],
-        **seconds,
-    }
 
 
 def rollout_batches(groups: Sequence[Group], learner: Learner, cfg: RLConfig, step: int) -> list[list[Batch]]:

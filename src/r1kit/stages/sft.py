@@ -24,11 +24,13 @@ from r1kit.config import EvalConfig, SFTConfig, to_dict
 from r1kit.curation.pairs import is_heldout, prompt_key
 from r1kit.model.chat import stop_tokens
 from r1kit.model.lora import add_adapters
+from r1kit.model.tokenizer import load_tokenizer
 from r1kit.run import Progress, Run
 from r1kit.sampling.local import LocalSampler
 from r1kit.trackers import check_trackers
 from r1kit.training.base import Learner
 from r1kit.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from r1kit.training.checks import Room, check_room
 from r1kit.training.conversations import (
     AT_A_TIME,
     Conversation,
@@ -41,7 +43,7 @@ from r1kit.training.conversations import (
 )
 from r1kit.training.evaluation import evaluate, evaluation_sets
 from r1kit.training.learner import LocalLearner
-from r1kit.training.models import open_model
+from r1kit.training.models import model_context, open_model, resolve_model
 from r1kit.training.supervised import batch_of_step, nll_step, pack_step, steps_per_epoch
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ def main(cfg: SFTConfig) -> None:
     """
     check_trackers(cfg.track)
     conversations, held_out = split(cfg)
-    check_eval(cfg)
+    check_eval(cfg)  # what is wrong with the tasks is said before a model is downloaded
+    check_eval(cfg, load_tokenizer(resolve_model(cfg.model)))
     model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
     longest = min(cfg.max_tokens, model.config.context)
     preparing = partial(prepare, turns=cfg.turns, max_prompt_tokens=cfg.filter.max_prompt_tokens)
@@ -162,9 +165,20 @@ def heldout_nll(
 
 
 def check_eval(cfg: SFTConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-    """ValueError or FileNotFoundError for a task that the evaluations would not find, or has too few problems."""
-    if cfg.eval_every:
-        evaluation_sets(eval_config(cfg), tokenizer)
+    """ValueError or FileNotFoundError for what the evaluations would not find: a task, or problems enough.
+
+    With the model's tokenizer, room for a completion too; the model is not opened for it.
+    """
+    if not cfg.eval_every:
+        return
+    evaluation = eval_config(cfg)
+    sets = evaluation_sets(evaluation, tokenizer)
+    if tokenizer is not None:
+        room = Room(
+            model_context(resolve_model(cfg.model)), "the model's context", evaluation.max_new_tokens,
+            "--eval.max-new-tokens", "--eval.filter.max-prompt-tokens",
+        )  # fmt: skip
+        check_room(sets, tokenizer, cfg.template, room, first=evaluation.num_problems)
 
 
 def eval_config(cfg: SFTConfig) -> EvalConfig:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from r1kit.config import RewardConfig
+from r1kit.config import EvaluateConfig, RejectConfig, RewardConfig
 from r1kit.model.chat import render_prompt
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS
 from r1kit.tasks import FiniteProblems, ProblemSet, task_names
+from r1kit.training.models import model_context
 from r1kit.types import Problem
 
 if TYPE_CHECKING:
@@ -32,6 +34,17 @@ class Room:
     """Length cap of the completions."""
     cap_flag: str
     filter_flag: str = "--filter.max-prompt-tokens"
+
+
+def sampling_room(cfg: RejectConfig | EvaluateConfig, folder: Path) -> Room:
+    """What the sampler of `reject` and `evaluate` has for the model in `folder`, by its config.json.
+
+    vLLM has what --vllm.max-len says, which may be more: it knows more scalings of positions.
+    """
+    context, what = model_context(folder), "the model's context"
+    if cfg.sampler == "vllm" and cfg.vllm.max_len:
+        context, what = cfg.vllm.max_len, "--vllm.max-len"
+    return Room(context, what, cfg.max_new_tokens, "--max-new-tokens")
 
 
 def known_problems(problems: ProblemSet) -> Sequence[Problem]:
@@ -64,11 +77,14 @@ def check_reward_models(problem_sets: Iterable[ProblemSet], reward: RewardConfig
 
 
 def check_room(
-    problem_sets: Iterable[ProblemSet], tokenizer: PreTrainedTokenizerBase, template: str, room: Room
-) -> None:
-    """ValueError for the first problem whose prompt leaves no room for a completion at the cap."""
+    problem_sets: Iterable[ProblemSet], tokenizer: PreTrainedTokenizerBase, template: str, room: Room,
+    *, first: int | None = None,
+) -> None:  # fmt: skip
+    """ValueError for the first problem whose prompt leaves no room for a completion at the cap. With `first`, only so
+    many problems of each set are asked, as an evaluation does."""
     for problems in problem_sets:
-        for problem, tokens in _long_prompts(known_problems(problems), tokenizer, template, room.context - room.cap):
+        asked = known_problems(problems) if first is None else problems.first(first)
+        for problem, tokens in _long_prompts(asked, tokenizer, template, room.context - room.cap):
             ways = []
             if tokens < room.context:
                 ways.append(f"lower {room.cap_flag} to {room.context - tokens} or less")

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1kit.config import Device, DType
+from r1kit.model.config_json import read_config, read_json, unsupported
 from r1kit.model.device import resolve_device, resolve_dtype
+from r1kit.model.generic import LENGTH_FIELDS, NO_LIMIT
 from r1kit.model.hf import SHIPPED, load_model, model_folder
 from r1kit.model.tokenizer import load_tokenizer
 from r1kit.model.transformer import Decoder
@@ -21,6 +23,23 @@ def resolve_model(name: str) -> Path:
     if not name:
         raise ValueError("no model is named; give a model folder, a run folder, demo-base or a Hugging Face name")
     return find_model(name) if name not in SHIPPED and Path(name).is_dir() else model_folder(name)
+
+
+def model_context(folder: Path) -> int:
+    """Longest sequence of the model in `folder`, tokens, by its config.json alone; NO_LIMIT where that names none.
+
+    ValueError for a config.json that contradicts itself.
+    """
+    raw = read_json(folder / "config.json")
+    if not unsupported(raw):
+        return read_config(folder).context
+    from transformers import CONFIG_MAPPING
+
+    kind = str(raw.get("model_type"))
+    if kind not in CONFIG_MAPPING:  # loading it says so; vLLM may know it, and says its own limit
+        return NO_LIMIT
+    text = CONFIG_MAPPING[kind].from_dict(raw).get_text_config().to_dict()
+    return next((text[name] for name in LENGTH_FIELDS if text.get(name)), NO_LIMIT)
 
 
 def open_model(name: str, device: Device, dtype: DType) -> tuple[Decoder, PreTrainedTokenizerBase]:

@@ -1,18 +1,26 @@
-"""Problems to scored samples: render, generate, score. Shared by RL and evaluation."""
+"""Problems to scored samples: render, generate, score, shared by RL and evaluation; and the numbers of a rollout."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
+from r1kit.algo.advantages import informative_groups
 from r1kit.config import RewardConfig
 from r1kit.model.chat import RenderedPrompt, render_prompt
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS
 from r1kit.rewards.code import shared_sandbox
+from r1kit.rewards.format import parse_completion
+from r1kit.rewards.language import language_consistency
 from r1kit.rewards.pool import shared_pool
-from r1kit.rewards.reward import with_preference
+from r1kit.rewards.reflection import count_reflection_words
+from r1kit.rewards.reward import language_of, with_preference
 from r1kit.sampling.base import Sampler
 from r1kit.sampling.http import HttpSampler
 from r1kit.sampling.random import seed_from
@@ -110,3 +118,38 @@ def with_preferences(
         sample = scored[g][i]
         scored[g][i] = replace(sample, score=with_preference(sample.score, value, reward))
     return scored
+
+
+def rewards_of(groups: Sequence[Group]) -> Tensor:
+    return torch.tensor([[sample.score.reward for sample in group] for group in groups])
+
+
+def rollout_metrics(groups: Sequence[Group], seconds: Metrics) -> Metrics:
+    """What the run's curves show of one rollout; equal groups count here even when dynamic sampling drops them."""
+    samples = [sample for group in groups for sample in group]
+    lengths = [len(sample.completion.tokens) for sample in samples]
+    equal = 1 - informative_groups(rewards_of(groups)).float().mean().item()
+    parts = {
+        f"reward/{part}": fmean(values)
+        for part in ("accuracy", "format", "language", "preference", "repetition", "length", "function")
+        if (values := [sample.score.parts[part] for sample in samples if part in sample.score.parts])
+    }
+    ruled = [group for group in groups if group[0].problem.scorer not in PREFERENCE_SCORERS]
+    if ruled:
+        solved = fmean(any(sample.score.verdict == "right" for sample in group) for group in ruled)
+        undecided = fmean(sample.score.verdict == "undecided" for group in ruled for sample in group)
+        parts |= {"reward/solved_groups": solved, "verdict/undecided": undecided}
+    thoughts = [(parse_completion(sample.completion.text).thought, language_of(sample.problem)) for sample in samples]
+    if consistent := [c for thought, target in thoughts if (c := language_consistency(thought, target)) is not None]:
+        parts["language/consistency"] = fmean(consistent)
+    return {
+        "reward/mean": fmean(sample.score.reward for sample in samples),
+        **parts,
+        "reward/equal_groups": equal,
+        "length/mean": fmean(lengths),
+        "length/max": max(lengths),
+        "length/truncated": fmean(sample.completion.finish_reason == "length" for sample in samples),
+        "reflection/mean": fmean(count_reflection_words(sample.completion.text) for sample in samples),
+        "tokens_per_second": sum(lengths) / seconds["seconds/sample"],
+        **seconds,
+    }
