@@ -148,30 +148,36 @@ def require_marks(tokenizer: PreTrainedTokenizerBase, template_name: str) -> Non
         )
 
 
-def turn_end(template_name: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends the assistant's turn: the chat template's (ChatML's <|im_end|>), else the end of sequence.
+def turn_ends(template_name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end the assistant's turn: the special ones that the chat template writes right after the reply,
+    else the end of sequence. ChatML has one (<|im_end|>), Cohere2 two. At the first, the turn is over.
 
-    A base model's end of sequence may be another one than its chat template's: Qwen2.5's is <|endoftext|>.
+    A base model's end of sequence may be another one than its chat template's: Qwen2.5's is <|endoftext|>. Phi-3's
+    template ends turns with <|end|>, and after a new line the text with <|endoftext|>, which is no turn's.
     """
     end = cast(int, tokenizer.eos_token_id)
     if template_name not in CHAT or tokenizer.chat_template is None:
-        return end
+        return (end,)
     mark = "reply"
     try:
         text = apply_template(
             [Message("user", "?"), Message("assistant", mark)], tokenizer, add_generation_prompt=False
         )
     except ValueError:  # a template with rules of its own about turns
-        return end
-    after = tokenizer(text.rpartition(mark)[2].strip(), add_special_tokens=False)["input_ids"]
-    tokens = cast("list[int]", after)
-    special = cast("dict[int, Any]", tokenizer.added_tokens_decoder)  # type: ignore[attr-defined]
-    return tokens[0] if len(tokens) == 1 and tokens[0] in special else end
+        return (end,)
+    added = cast("dict[int, Any]", tokenizer.added_tokens_decoder)  # type: ignore[attr-defined]
+    special = {str(one): token for token, one in added.items() if not str(one).isspace()}
+    _, said, rest = text.rpartition(mark)
+    rest, found = rest.lstrip() if said else "", []
+    while following := max(filter(rest.startswith, special), key=len, default=""):
+        found.append(special[following])
+        rest = rest.removeprefix(following)
+    return tuple(found) or (end,)
 
 
 def stop_tokens(template_name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens at which a completion is over: the end of sequence, and the end of a turn where that is another."""
-    return tuple(dict.fromkeys((*end_tokens(tokenizer), turn_end(template_name, tokenizer))))
+    return tuple(dict.fromkeys((*end_tokens(tokenizer), turn_ends(template_name, tokenizer)[0])))
 
 
 def prefill_of(text: str) -> str:
