@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import re
+from datetime import datetime, tzinfo
 from itertools import groupby
 from pathlib import Path
 
@@ -57,6 +58,10 @@ EXPECTED = {
     "marked": ("<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n", ONE[1] + "<|im_end|>"),
     "llama-3": (
         f"<|begin_of_text|>{HEAD.format('user')}1+1?<|eot_id|>{HEAD.format('assistant')}", ONE[1] + "<|eot_id|>",
+    ),
+    "llama-3.2": (
+        f"<|begin_of_text|>{HEAD.format('system')}Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+        f"<|eot_id|>{HEAD.format('user')}1+1?<|eot_id|>{HEAD.format('assistant')}", ONE[1] + "<|eot_id|>",
     ),
     "deepseek-r1": (
         "<｜begin▁of▁sentence｜><｜User｜>1+1?<｜Assistant｜><think>\n", "1+1=2\n</think>\n\n2<｜end▁of▁sentence｜>",
@@ -163,6 +168,25 @@ def test_every_turn_is_learnt_with_its_end_after_the_tokens_that_a_policy_is_sam
     asked = render_prompt("chat", talk(*TWO).messages[:3], tokenizer).text
     tokens = tuple(tokenizer(asked, add_special_tokens=False).input_ids)
     assert packable.tokens[: len(tokens)] == tokens
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(monkeypatch: pytest.MonkeyPatch):
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Tomorrow:
+            return cls(2031, 1, 1, tzinfo=tz)
+
+    tokenizer = tokenizer_of("llama-3.2")
+    marked = tokenizer_of("marked")
+    marked.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + str(marked.chat_template)
+    found = []
+    for clock in (datetime, Tomorrow):
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
+        prompt = render_prompt("chat", (Message("user", "q"),), tokenizer)
+        found.append((prompt, *(prepare([talk(*TWO)], one, "chat", 10_000).digest for one in (tokenizer, marked))))
+    assert found[0] == found[1]
+    [[(_, begin), *_]] = [parts(p, marked) for p in encode(render_turns(talk(*TWO), "chat", marked, "all"), marked)]
+    assert begin.startswith("26 Jul 2024\n")
 
 
 TRL = importlib.util.find_spec("trl")

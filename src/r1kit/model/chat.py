@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
 from jinja2.exceptions import TemplateError
@@ -35,6 +36,9 @@ R1_BEGIN, R1_USER, R1_ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜User｜>
 R1 = f"{R1_BEGIN}{R1_USER}{{prompt}}{R1_ASSISTANT}"
 THINK = "<think>\n"
 """What R1's chat template opens a thought with."""
+TODAY = date(2024, 7, 26)
+"""The day that chat templates are told, whatever the day is: a run that resumes after midnight has the prompts that it
+began with, and is evaluated on them. Llama 3.1's and 3.2's templates write this one where there is no clock."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,11 @@ def apply_template(
         )
     turns = as_dicts(messages)
     try:
-        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+        return str(
+            tokenizer.apply_chat_template(
+                turns, add_generation_prompt=add_generation_prompt, tokenize=False, strftime_now=TODAY.strftime
+            )
+        )
     except TemplateError as error:
         raise ValueError(f"the model's chat template refuses {[turn['role'] for turn in turns]}: {error}") from error
 

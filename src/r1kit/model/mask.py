@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from r1kit.model.chat import CHAT, apply_template, as_dicts, render_prompt, turn_ends
+from r1kit.model.chat import CHAT, TODAY, apply_template, as_dicts, render_prompt, turn_ends
 from r1kit.types import Message
 
 if TYPE_CHECKING:
@@ -127,8 +127,9 @@ def _marked(
     apply_template(messages, tokenizer, add_generation_prompt=False)  # its errors say what to do
     special = cast("dict[str, Any]", tokenizer.special_tokens_map)
     rendered: Any = render_jinja_template(
-        [as_dicts(messages)], None, None, str(tokenizer.chat_template), return_assistant_tokens_mask=True, **special
-    )
+        [as_dicts(messages)], None, None, str(tokenizer.chat_template), return_assistant_tokens_mask=True,
+        strftime_now=TODAY.strftime, **special,
+    )  # fmt: skip
     [text], [spans] = rendered
     made: list[Exchange] = []
     told = 0
