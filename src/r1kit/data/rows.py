@@ -96,11 +96,21 @@ def renamed(where: str, fields: Fields, columns: ColumnsConfig) -> Fields:
         if column not in fields:
             raise ValueError(
                 f"{where}: no column {column!r} (--columns.{name}) among {', '.join(sorted(fields)) or 'none'}; "
-                f"give the name of one of them"
+                f"give the name of one of them{table_hint(where)}"
             )
         for other in SHADOWED.get(name, ()):
             made.pop(other, None)
     return made | {name: fields[column] for name, column in columns.names().items()}
+
+
+def table_hint(where: str) -> str:
+    """What else may be wrong with the columns of a row at file:row, where the file is a table; empty for other files.
+
+    A first line that has no names is taken for names, so that they look like data.
+    """
+    if not where.rpartition(":")[0].endswith((".csv", ".tsv")):
+        return ""
+    return "; in a table without a line of names columns are numbers: --columns.prompt 1, and so on"
 
 
 def is_source(spec: str) -> bool:
