@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import re
+from datetime import datetime, tzinfo
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from chat_templates import SPECIAL
+from chat_templates import COHERE2_SYSTEM, PHI3_MARKED, SPECIAL
 from r1kit.algo.packing import Packable, pack
 from r1kit.config import RLConfig
-from r1kit.model.chat import R1_ZERO, render_prompt, stop_tokens, turn_end
+from r1kit.model.chat import R1_ZERO, render_prompt, stop_tokens, turn_ends
 from r1kit.stages import rl
 from r1kit.training.conversations import Conversation, encode, has_loss, mask_text, prepare, render, render_turns
 from r1kit.types import Completion, Message, Problem, Sample, Score
@@ -55,10 +59,20 @@ EXPECTED = {
     "llama-3": (
         f"<|begin_of_text|>{HEAD.format('user')}1+1?<|eot_id|>{HEAD.format('assistant')}", ONE[1] + "<|eot_id|>",
     ),
+    "llama-3.2": (
+        f"<|begin_of_text|>{HEAD.format('system')}Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+        f"<|eot_id|>{HEAD.format('user')}1+1?<|eot_id|>{HEAD.format('assistant')}", ONE[1] + "<|eot_id|>",
+    ),
     "deepseek-r1": (
         "<｜begin▁of▁sentence｜><｜User｜>1+1?<｜Assistant｜><think>\n", "1+1=2\n</think>\n\n2<｜end▁of▁sentence｜>",
     ),
     "mistral": ("<s>[INST] 1+1? [/INST]", ONE[1] + "</s>"),
+    "phi-3": ("<|user|>1+1?<|end|><|assistant|>", ONE[1] + "<|end|>"),
+    "phi-3.5": ("<|user|>\n1+1?<|end|>\n<|assistant|>\n", ONE[1] + "<|end|>"),
+    "cohere2": (
+        f"<BOS_TOKEN>{COHERE2_SYSTEM}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>1+1?<|END_OF_TURN_TOKEN|>"
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>", ONE[1] + "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>",
+    ),
 }  # fmt: skip
 
 
@@ -94,7 +108,7 @@ def test_one_question_and_answer_without_a_chat_template_or_prefilled(
     tokenizer = tokenizer_of("deepseek-r1" if template.startswith("r1") and "zero" not in template else "chatml")
     [rendered] = render_turns(talk(*ONE), template, tokenizer, "all")
     [packable] = encode([rendered], tokenizer)
-    end = str(tokenizer.decode([turn_end(template, tokenizer)]))
+    end = str(tokenizer.decode(list(turn_ends(template, tokenizer))))
     given, learnt = PLAIN[template]
     with capsys.disabled():
         print(f"\n{template}\n{mask_text(rendered, tokenizer)}")
@@ -108,18 +122,22 @@ def test_the_prompt_is_the_one_that_a_policy_is_sampled_on_and_the_end_stops_it(
     [packable] = encode([render(talk(*ONE), "chat", tokenizer)], tokenizer)
     prompt = render_prompt("chat", (Message("user", ONE[0]),), tokenizer)
     assert list(packable.tokens[: packable.prompt_length]) == tokenizer(prompt.text, add_special_tokens=False).input_ids
-    assert packable.tokens[-1] == turn_end("chat", tokenizer) in stop_tokens("chat", tokenizer)
+    ends = turn_ends("chat", tokenizer)
+    assert packable.tokens[-len(ends) :] == ends and ends[0] in stop_tokens("chat", tokenizer)
     assert tokenizer.eos_token_id in stop_tokens("chat", tokenizer)
 
 
 def test_the_end_of_a_turn_is_the_templates_where_the_model_has_another_end_of_sequence():
-    ends = {name: tokenizer_of(name).decode([turn_end("chat", tokenizer_of(name))]) for name in SPECIAL}
+    ends = {name: tokenizer_of(name).decode(list(turn_ends("chat", tokenizer_of(name)))) for name in SPECIAL}
+    assert ends["phi-3"] == ends["phi-3.5"] == "<|end|>" and ends["cohere2"] == "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"
     assert ends["chatml"] == "<|im_end|>" and ends["llama-3"] == "<|eot_id|>" and ends["mistral"] == "</s>"
     base = tokenizer_of("chatml")
     assert [base.decode([token]) for token in stop_tokens("chat", base)] == ["<|endoftext|>", "<|im_end|>"]
     assert stop_tokens("short", base) == (base.eos_token_id,), "a plain template ends with the end of sequence"
     base.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-    assert turn_end("chat", base) == base.eos_token_id, "a template without an end"
+    assert turn_ends("chat", base) == (base.eos_token_id,), "a template without an end"
+    base.chat_template = "<|im_start|>{% for m in messages %}{{ m.content[0].text }}{% endfor %}"
+    assert turn_ends("chat", base) == (base.eos_token_id,), "one that wants its text in parts"
 
 
 TWO = ("1+1?", "<think>\na\n</think>\n\n2", "and 3?", "<think>\nb\n</think>\n\n5")
@@ -139,6 +157,62 @@ def test_all_turns_share_a_sequence_where_the_template_only_adds():
     assert "".join(text for _, text in llama).count("<|begin_of_text|>") == 1
 
 
+@pytest.mark.parametrize("name", ["chatml", "llama-3", "phi-3", "phi-3.5", "cohere2"])
+def test_every_turn_is_learnt_with_its_end_after_the_tokens_that_a_policy_is_sampled_on(name: str):
+    tokenizer = tokenizer_of(name)
+    end = str(tokenizer.decode(list(turn_ends("chat", tokenizer))))
+    [found] = sequences(name, talk(*TWO))
+    assert [text for learnt, text in found if learnt] == [TWO[1] + end, TWO[3] + end]
+    [rendered] = render_turns(talk(*TWO), "chat", tokenizer, "all")
+    [packable] = encode([rendered], tokenizer)
+    asked = render_prompt("chat", talk(*TWO).messages[:3], tokenizer).text
+    tokens = tuple(tokenizer(asked, add_special_tokens=False).input_ids)
+    assert packable.tokens[: len(tokens)] == tokens
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(monkeypatch: pytest.MonkeyPatch):
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Tomorrow:
+            return cls(2031, 1, 1, tzinfo=tz)
+
+    tokenizer = tokenizer_of("llama-3.2")
+    marked = tokenizer_of("marked")
+    marked.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + str(marked.chat_template)
+    found = []
+    for clock in (datetime, Tomorrow):
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
+        prompt = render_prompt("chat", (Message("user", "q"),), tokenizer)
+        found.append((prompt, *(prepare([talk(*TWO)], one, "chat", 10_000).digest for one in (tokenizer, marked))))
+    assert found[0] == found[1]
+    [[(_, begin), *_]] = [parts(p, marked) for p in encode(render_turns(talk(*TWO), "chat", marked, "all"), marked)]
+    assert begin.startswith("26 Jul 2024\n")
+
+
+TRL = importlib.util.find_spec("trl")
+ENDS = {
+    "phi3": "<|end|>", "phi3_5": "<|end|>", "cohere": "<|END_OF_TURN_TOKEN|>",
+    "cohere2": "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>", "deepseekv3": "<｜end▁of▁sentence｜>",
+    "deepseek_r1_distill": "<｜end▁of▁sentence｜>", "gemma": "<end_of_turn>", "gemma3": "<end_of_turn>",
+    "lfm2": "<|im_end|>", "llama3": "<|eot_id|>", "llama3_1": "<|eot_id|>", "llama3_2": "<|eot_id|>",
+    "nemotron_3_nano": "<|im_end|>", "qwen2_5": "<|im_end|>", "qwen3": "<|im_end|>",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(TRL is None, reason="the templates that models publish, from TRL's package: pip install trl")
+@pytest.mark.parametrize("name", ENDS)
+def test_the_end_of_a_turn_in_templates_as_they_are_published(name: str):
+    assert TRL is not None and TRL.origin is not None
+    template = (Path(TRL.origin).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    special = sorted({*re.findall(r"<[|｜][^<>\s]+[|｜]>|<(?:start|end)_of_turn>", template + ENDS[name])})
+    tokenizer.add_special_tokens({"additional_special_tokens": special})  # type: ignore[arg-type]
+    tokenizer.bos_token = "<|endoftext|>"
+    tokenizer.eos_token = ENDS[name] if "deepseek" in name else "<|endoftext|>"
+    tokenizer.chat_template = template
+    assert tokenizer.decode(list(turn_ends("chat", tokenizer))) == ENDS[name]
+
+
 @pytest.mark.parametrize("name", ["qwen3", "deepseek-r1"])
 def test_each_turn_has_its_own_sequence_where_the_template_forgets_thoughts(name: str):
     """Every turn is learnt with its thought, after the context that the model sees: earlier answers, no thoughts."""
@@ -152,6 +226,12 @@ def test_marks_of_the_template_say_what_is_learnt():
     [found] = sequences("marked", talk(*TWO))
     assert [text for learnt, text in found if learnt] == [TWO[1] + "<|im_end|>", TWO[3] + "<|im_end|>"]
     assert found == sequences("chatml", talk(*TWO))[0], "here they say what the prefixes say"
+    tokenizer = tokenizer_of("phi-3.5")
+    tokenizer.chat_template = PHI3_MARKED
+    [rendered] = render_turns(talk(*TWO), "chat", tokenizer, "all")
+    [packable] = encode([rendered], tokenizer)
+    learnt = [text for learnt, text in parts(packable, tokenizer) if learnt]
+    assert learnt == [TWO[1] + "<|end|>\n", TWO[3] + "<|end|>"], "the end of the text is no turn's"
     tokenizer = tokenizer_of("marked")
     only_last = (
         "{% if loop.last %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
@@ -180,7 +260,7 @@ def test_a_template_that_refuses_a_conversation_says_which_row():
 
 
 def test_an_end_that_the_data_write_out_is_not_doubled():
-    for end in ("<|im_end|>", "<|endoftext|>", ""):
+    for end in ("<|im_end|>", "<|endoftext|>", "<|im_end|>\n<|endoftext|>", ""):
         [found] = sequences("chatml", talk("q", "a" + end))
         assert found[-1] == (True, "a<|im_end|>")
 

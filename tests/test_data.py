@@ -67,6 +67,13 @@ def test_a_table_without_a_line_of_names_has_numbers_for_columns(tmp_path: Path)
     (tmp_path / "a.tsv").write_text("1+1?\t2\n2+2?\t4\n")
     columns = ColumnsConfig(prompt="1", answer="2", scorer="number")
     assert [row.fields["answer"] for row in read_rows(str(tmp_path / "a.tsv"), columns)] == ["2", "4"]
+    hint = "in a table without a line of names columns are numbers: --columns.prompt 1"
+    with pytest.raises(ValueError, match=f"a.tsv:2: no field 'prompt' among .*1\\+1.*{hint}"):
+        load_problems(str(tmp_path / "a.tsv"), "train", 0)
+    with pytest.raises(ValueError, match=f"a.tsv:2: found only .*1\\+1.*{hint}"):
+        read_conversations([str(tmp_path / "a.tsv")])
+    with pytest.raises(ValueError, match=f"a.tsv:2: no column 'ask' .*1\\+1.*{hint}"):
+        read_conversations([str(tmp_path / "a.tsv")], ColumnsConfig(prompt="ask"))
     (tmp_path / "b.csv").write_text("prompt,answer\n1,2,3\n")
     with pytest.raises(ValueError, match=r"b.csv:2: 3 columns, the first line has 2; is it a .csv file\?"):
         list(read_rows(str(tmp_path / "b.csv")))
@@ -311,15 +318,20 @@ def test_rows_with_roles_that_no_template_has_are_counted(tmp_path: Path):
         {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "{}"}]},
         {"prompt": [ask, {"role": "tool", "content": None}], "completion": [say]},
         {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "q"}]}, say]},
+        {"messages": [ask, {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}]},
+        {"messages": [ask, {"role": "assistant", "content": "", "function_call": {"name": "add"}}, ask, say]},
+        {"messages": [ask, {**say, "tool_calls": None, "function_call": None}]},
     ]
     found = read_conversations([write(tmp_path / "a.jsonl", rows)])
-    assert len(found) == 1
-    assert "6 rows read, 1 kept; dropped 2 that have a message of role tool (first: a.jsonl:2)" in found.summary
+    assert len(found) == 2
+    assert "9 rows read, 2 kept; dropped 2 that have a message of role tool (first: a.jsonl:2)" in found.summary
     assert "1 that have a message of role developer (first: a.jsonl:3)" in found.summary
     assert "1 that have a message of role function_call" in found.summary
     assert "1 that have a message with a part of type image" in found.summary
+    assert "1 that have a message with tool_calls in place of a text (first: a.jsonl:7)" in found.summary
+    assert "1 that have a message with function_call in place of a text (first: a.jsonl:8)" in found.summary
     mistaken = [*rows, {"messages": [{"role": "asistant", "content": "a"}]}]
-    with pytest.raises(ValueError, match="b.jsonl:7: .*asistant.*one of system, user, assistant"):
+    with pytest.raises(ValueError, match="b.jsonl:10: .*asistant.*one of system, user, assistant"):
         read_conversations([write(tmp_path / "b.jsonl", mistaken)])
 
 

@@ -72,6 +72,24 @@ def test_an_adapter_survives_its_files_bit_for_bit(tmp_path: Path):
     assert (about["r"], about["lora_alpha"], about["target_modules"]) == (RANK, 5, ["q_proj", "down_proj"])
 
 
+def test_an_adapter_on_another_model_than_its_own_is_put_there_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Shapes do not tell two models of one family apart; the name does, but a folder may have moved."""
+    adapt(tiny_model()).save(tmp_path / "adapter")
+    config = LoraConfig(adapter=str(tmp_path / "adapter"))
+    assert add_adapters(tiny_model(), config, seed=0, base="another") is not None
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: the adapter in {config.adapter} was trained on the-base, and is put on another; ")
+    for base in ("the-base", str(Path("the-base").resolve())):
+        add_adapters(tiny_model(), config, seed=0, base=base)
+        assert not capsys.readouterr().err
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": None}))
+    add_adapters(tiny_model(), config, seed=0, base="another")
+    assert not capsys.readouterr().err, "PEFT writes null for a model that was made in memory"
+
+
 # What is refused
 
 

@@ -191,6 +191,13 @@ def test_later_evaluations_of_the_same_checkpoint_are_in_the_card(tmp_path: Path
     assert "| remainder | 1 | 100.0% |" in scores  # one problem has no interval
 
 
+@pytest.mark.parametrize(("samples", "shares"), [(1, "pass@1 | cons@1"), (2, "pass@1 | cons@2 | pass@2")])
+def test_a_share_has_one_column(tmp_path: Path, samples: int, shares: str):
+    run = rl_run(tmp_path / "zero")
+    write_evaluation(run, 40, [problem("a", [completion("right")] * samples)], {**POLICY, "num_samples": samples})
+    assert f"| task | problems | {shares} | length, tokens |" in section(card_of(run)[0], "Scores")
+
+
 def test_an_unknown_licence_is_to_be_filled_in(tmp_path: Path):
     card, data = card_of(rl_run(tmp_path / "zero", model="Org/Gone-1B"))
     assert data["license"] == "unknown" and data["base_model"] == "Org/Gone-1B"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from r1kit.config.source import ColumnsConfig
-from r1kit.data.rows import read_rows
+from r1kit.data.rows import read_rows, table_hint
 from r1kit.types import Message
 
 PAIRS = "pairs.jsonl"
@@ -156,7 +156,8 @@ def _labelled(where: str, row: dict[str, Any]) -> LabelledResponse:
 def _require(where: str, row: dict[str, Any], *names: str) -> None:
     for name in names:
         if name not in row:
-            raise ValueError(f"{where}: no field {name!r} among {sorted(row)}; each row needs {' and '.join(names)}")
+            needs = f"each row needs {' and '.join(names)}{table_hint(where)}"
+            raise ValueError(f"{where}: no field {name!r} among {sorted(row)}; {needs}")
 
 
 def _prompt(where: str, row: dict[str, Any]) -> tuple[Message, ...] | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from r1kit.data.rows import table_hint
 from r1kit.data.turns import read_turns, unread
 from r1kit.rewards.accuracy import WHOLE_RESPONSE, read_number
 from r1kit.rewards.format import last_boxed
@@ -124,7 +125,7 @@ def problem_of(where: str, row: Mapping[str, Any], *, mapped: bool = False, scor
         return GivenProblem(_prompt(where, row[question]), None, scorer or judged, own=False)
     if question is None or (answer is None and "solution" not in row):
         missing = "prompt" if question is None else "answer"
-        raise ValueError(f"{where}: no field {missing!r} among {sorted(row)}; {PROBLEM_FORM}")
+        raise ValueError(f"{where}: no field {missing!r} among {sorted(row)}; {PROBLEM_FORM}{table_hint(where)}")
     messages = _prompt(where, row[question])
     value = row[answer] if answer else row["solution"]
     if answer is None and isinstance(value, str) and not GSM8K_ANSWER.search(value):
@@ -160,7 +161,8 @@ def conversation_of(where: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
         messages = read_turns(where, field, row[field])
     else:
         if question is None or reply is None:
-            raise ValueError(f"{where}: found only {', '.join(sorted(row)) or 'no field'}; {CONVERSATION_FORM}")
+            found = ", ".join(sorted(row)) or "no field"
+            raise ValueError(f"{where}: found only {found}; {CONVERSATION_FORM}{table_hint(where)}")
         asked = row[question]
         if question == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():  # Alpaca
             asked = f"{asked}\n\n{row['input']}"

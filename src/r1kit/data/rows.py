@@ -5,8 +5,9 @@
     gsm8k                                   a set known by name (known.py)
     openai/gsm8k   openai/gsm8k:main@train  the hub: name, configuration, split; needs the package `datasets`
 
-`@train` or `@test` after any of them takes that split alone. Where R1KIT_DATA names a folder, R1KIT_DATA/org/name (made
-by `hf download org/name --repo-type dataset --local-dir ...`) is read in place of the hub.
+`@train` or `@test` after any of them takes that split alone; a folder and the hub may have splits of other names. Where
+R1KIT_DATA names a folder, R1KIT_DATA/org/name (made by `hf download org/name --repo-type dataset --local-dir ...`) is
+read in place of the hub.
 """
 
 from __future__ import annotations
@@ -95,11 +96,21 @@ def renamed(where: str, fields: Fields, columns: ColumnsConfig) -> Fields:
         if column not in fields:
             raise ValueError(
                 f"{where}: no column {column!r} (--columns.{name}) among {', '.join(sorted(fields)) or 'none'}; "
-                f"give the name of one of them"
+                f"give the name of one of them{table_hint(where)}"
             )
         for other in SHADOWED.get(name, ()):
             made.pop(other, None)
     return made | {name: fields[column] for name, column in columns.names().items()}
+
+
+def table_hint(where: str) -> str:
+    """What else may be wrong with the columns of a row at file:row, where the file is a table; empty for other files.
+
+    A first line that has no names is taken for names, so that they look like data.
+    """
+    if not where.rpartition(":")[0].endswith((".csv", ".tsv")):
+        return ""
+    return "; in a table without a line of names columns are numbers: --columns.prompt 1, and so on"
 
 
 def is_source(spec: str) -> bool:
@@ -109,14 +120,14 @@ def is_source(spec: str) -> bool:
 
 def check_source(source: str, in_run: str = "") -> None:
     """FileNotFoundError or ValueError for a local source that is not there. The hub is not asked."""
-    name = _divided(source)[0]
+    name = divided(source)[0]
     if source not in KNOWN and not (HUB_NAME.fullmatch(name.partition(":")[0]) and not Path(name).exists()):
         parts_of(source, in_run=in_run)
 
 
 def stamp(source: str) -> tuple[Any, ...]:
     """Changes when the files of a local source do; a key for what was read of it."""
-    path = Path(_divided(source)[0])
+    path = Path(divided(source)[0])
     files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
     about = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
     return (os.environ.get("R1KIT_DATA", ""), *about)
@@ -124,11 +135,11 @@ def stamp(source: str) -> tuple[Any, ...]:
 
 def parts_of(source: str, *, in_run: str = "", header: bool = True, first: int = 0) -> list[Part]:
     """Where the rows of a source are."""
-    name, wanted = _divided(source)
+    name, wanted = divided(source)
     if name in KNOWN and not Path(name).exists():
-        known = KNOWN[name]
+        known, side = KNOWN[name], _side(source, wanted)
         sides: list[tuple[Split, str]] = [("train", known.train), ("heldout", known.heldout)]
-        chosen = [(split, at) for split, at in sides if at and _split_of(wanted) in ("", split)]
+        chosen = [(split, at) for split, at in sides if at and side in ("", split)]
         if not chosen:
             raise ValueError(f"{source}: {known.about}, has no such split; leave out @{wanted}")
         only = not known.heldout  # then one row in ten is held out
@@ -139,10 +150,10 @@ def parts_of(source: str, *, in_run: str = "", header: bool = True, first: int =
         ]
     path = Path(name)
     if path.is_file():
-        return [Part(name, _split_of(wanted), partial(_file_rows, path, header=header))]
+        return [Part(name, _side(source, wanted), partial(_file_rows, path, header=header))]
     if path.is_dir():
         if in_run and (path / in_run).is_file():
-            return [Part(name, "", partial(_file_rows, path / in_run))]
+            return [Part(name, _side(source, wanted), partial(_file_rows, path / in_run))]
         if in_run and (path / "config.json").is_file():
             raise FileNotFoundError(f"{path} has no {in_run}; give a finished run, or a folder of data files")
         return _folder_parts(path, wanted, header=header, in_run=in_run)
@@ -160,7 +171,7 @@ def parts_of(source: str, *, in_run: str = "", header: bool = True, first: int =
     return _hub_parts(hub, configuration, wanted, streaming=first > 0)
 
 
-def _divided(source: str) -> tuple[str, str]:
+def divided(source: str) -> tuple[str, str]:
     """(name, split) of NAME@SPLIT; a path that has an @ in it stays whole."""
     name, at, split = source.rpartition("@")
     return (name, split) if at and not Path(source).exists() else (source, "")
@@ -168,6 +179,17 @@ def _divided(source: str) -> tuple[str, str]:
 
 def _split_of(name: str) -> Split:
     return "train" if name == "train" else "heldout" if name in HELDOUT_NAMES else ""
+
+
+def _side(source: str, wanted: str) -> Split:
+    """The split of a source that has no names of its own for them; ValueError for a word that is no split's."""
+    split = _split_of(wanted)
+    if wanted and not split:
+        raise ValueError(
+            f"{source}: no split is called {wanted!r}; write @train, or @test for the held-out one "
+            f"({', '.join(HELDOUT_NAMES)} mean the same), or leave out @{wanted}"
+        )
+    return split
 
 
 def _folder_parts(folder: Path, wanted: str, *, header: bool, in_run: str = "") -> list[Part]:

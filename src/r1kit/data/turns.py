@@ -27,6 +27,8 @@ UNREAD = frozenset(
 """Roles that public sets have and templates here do not. Any other name is taken for a mistake."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Where APIs put the thought of a message, apart from its content."""
+CALLS = ("tool_calls", "function_call")
+"""Where APIs put what a message calls, in place of its content."""
 
 
 def read_turns(where: str, field: str, value: Any, text_role: str = "") -> tuple[Message, ...]:
@@ -44,12 +46,14 @@ def read_turns(where: str, field: str, value: Any, text_role: str = "") -> tuple
 
 
 def unread(value: Any) -> str:
-    """The first role of UNREAD in a list of messages, or kind of content that is no text: "of role tool", "with a part
-    of type image". Empty for none."""
+    """The first thing in a list of messages that templates here do not have: "of role tool", "with tool_calls in place
+    of a text", "with a part of type image". Empty for none."""
     turns = [turn for turn in value if isinstance(turn, dict)] if isinstance(value, list) else []
     for turn in turns:
         if (role := str(turn.get("role") or turn.get("from")).lower()) in UNREAD:
             return f"of role {role}"
+        if not turn.get("content", turn.get("value")) and (call := next(filter(turn.get, CALLS), "")):
+            return f"with {call} in place of a text"
         parts = turn.get("content")
         kinds = [part.get("type") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
         if kind := next((kind for kind in kinds if isinstance(kind, str) and kind != "text"), ""):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
 from jinja2.exceptions import TemplateError
@@ -35,6 +36,9 @@ R1_BEGIN, R1_USER, R1_ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜User｜>
 R1 = f"{R1_BEGIN}{R1_USER}{{prompt}}{R1_ASSISTANT}"
 THINK = "<think>\n"
 """What R1's chat template opens a thought with."""
+TODAY = date(2024, 7, 26)
+"""The day that chat templates are told, whatever the day is: a run that resumes after midnight has the prompts that it
+began with, and is evaluated on them. Llama 3.1's and 3.2's templates write this one where there is no clock."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,11 @@ def apply_template(
         )
     turns = as_dicts(messages)
     try:
-        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+        return str(
+            tokenizer.apply_chat_template(
+                turns, add_generation_prompt=add_generation_prompt, tokenize=False, strftime_now=TODAY.strftime
+            )
+        )
     except TemplateError as error:
         raise ValueError(f"the model's chat template refuses {[turn['role'] for turn in turns]}: {error}") from error
 
@@ -148,30 +156,36 @@ def require_marks(tokenizer: PreTrainedTokenizerBase, template_name: str) -> Non
         )
 
 
-def turn_end(template_name: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends the assistant's turn: the chat template's (ChatML's <|im_end|>), else the end of sequence.
+def turn_ends(template_name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end the assistant's turn: the special ones that the chat template writes right after the reply,
+    else the end of sequence. ChatML has one (<|im_end|>), Cohere2 two. At the first, the turn is over.
 
-    A base model's end of sequence may be another one than its chat template's: Qwen2.5's is <|endoftext|>.
+    A base model's end of sequence may be another one than its chat template's: Qwen2.5's is <|endoftext|>. Phi-3's
+    template ends turns with <|end|>, and after a new line the text with <|endoftext|>, which is no turn's.
     """
     end = cast(int, tokenizer.eos_token_id)
     if template_name not in CHAT or tokenizer.chat_template is None:
-        return end
+        return (end,)
     mark = "reply"
     try:
         text = apply_template(
             [Message("user", "?"), Message("assistant", mark)], tokenizer, add_generation_prompt=False
         )
     except ValueError:  # a template with rules of its own about turns
-        return end
-    after = tokenizer(text.rpartition(mark)[2].strip(), add_special_tokens=False)["input_ids"]
-    tokens = cast("list[int]", after)
-    special = cast("dict[int, Any]", tokenizer.added_tokens_decoder)  # type: ignore[attr-defined]
-    return tokens[0] if len(tokens) == 1 and tokens[0] in special else end
+        return (end,)
+    added = cast("dict[int, Any]", tokenizer.added_tokens_decoder)  # type: ignore[attr-defined]
+    special = {str(one): token for token, one in added.items() if not str(one).isspace()}
+    _, said, rest = text.rpartition(mark)
+    rest, found = rest.lstrip() if said else "", []
+    while following := max(filter(rest.startswith, special), key=len, default=""):
+        found.append(special[following])
+        rest = rest.removeprefix(following)
+    return tuple(found) or (end,)
 
 
 def stop_tokens(template_name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens at which a completion is over: the end of sequence, and the end of a turn where that is another."""
-    return tuple(dict.fromkeys((*end_tokens(tokenizer), turn_end(template_name, tokenizer))))
+    return tuple(dict.fromkeys((*end_tokens(tokenizer), turn_ends(template_name, tokenizer)[0])))
 
 
 def prefill_of(text: str) -> str:

@@ -10,6 +10,7 @@ Shapes: T tokens, I and O a layer's inputs and outputs, R rank, S adapted parts 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -200,9 +201,20 @@ class Adapters:
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        """Take the weights of adapter files. ValueError when they are not for these layers."""
+        """Take the weights of adapter files; a warning on stderr where they name another model than `base`.
+
+        ValueError when they are not for these layers.
+        """
         from safetensors.torch import load_file
 
+        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        theirs = about.get("base_model_name_or_path")
+        if theirs and Path(theirs).resolve() != Path(self.base).resolve():
+            print(
+                f"warning: the adapter in {folder} was trained on {theirs}, and is put on {self.base}; on other "
+                f"weights it is another function: give {theirs} as --model, unless it has only moved",
+                file=sys.stderr,
+            )
         saved, mine = load_file(folder / WEIGHTS), self.weights()
         if odd := sorted(saved.keys() ^ mine.keys()):
             where = "the file has no" if odd[0] in mine else "the model has no place for"

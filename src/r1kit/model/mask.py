@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from r1kit.model.chat import CHAT, apply_template, as_dicts, render_prompt, turn_end
+from r1kit.model.chat import CHAT, TODAY, apply_template, as_dicts, render_prompt, turn_ends
 from r1kit.types import Message
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Exchange:
 
     context: str
     reply: str
-    """With the end of the turn, except for the last one of a sequence: that is a token, `turn_end`."""
+    """With the end of the turn, except for the last one of a sequence: those are tokens, `turn_ends`."""
 
 
 def exchanges(
@@ -36,7 +36,7 @@ def exchanges(
     template: str,
     tokenizer: PreTrainedTokenizerBase,
     turns: Turns = "all",
-    end: int | None = None,
+    ends: Sequence[int] = (),
 ) -> list[tuple[Exchange, ...]]:
     """The sequences that teach the assistant's turns, each as exchanges that follow each other; `last`: the last turn.
 
@@ -44,25 +44,25 @@ def exchanges(
     out of what it marks. Where each context begins with the one before and its reply, all turns share one sequence.
     Where it does not (R1's and Qwen3's templates take the thoughts out of earlier turns), each turn is a sequence of
     its own, after the context that the model will see.
-    `end` is `turn_end` of the two, where the caller has it. ValueError for what the template cannot hold.
+    `ends` is `turn_ends` of the two, where the caller has it. ValueError for what the template cannot hold.
     """
-    mark = str(tokenizer.decode([turn_end(template, tokenizer) if end is None else end]))
+    marks = [str(tokenizer.decode([end])) for end in ends or turn_ends(template, tokenizer)]
     places = [place for place, message in enumerate(messages) if message.role == "assistant" and place]
     if turns == "last":
         places = places[-1:]
     if len(places) > 1 and template in CHAT and GENERATION.search(str(tokenizer.chat_template)):
-        marked = _marked(messages, tokenizer, mark)
+        marked = _marked(messages, tokenizer, marks)
         said = [messages[place].content.strip() for place in places]
         if len(marked) != len(said) or all(text in one.reply for text, one in zip(said, marked, strict=True)):
             return [marked]
-    alone = [_exchange(messages, place, template, tokenizer, mark) for place in places]
+    alone = [_exchange(messages, place, template, tokenizer, marks) for place in places]
     if all(later.context.startswith(before.context + before.reply) for before, later in pairwise(alone)):
-        return [_joined(alone, mark)]
+        return [_joined(alone, tokenizer, marks)]
     return [(exchange,) for exchange in alone]
 
 
 def _exchange(
-    messages: Sequence[Message], place: int, template: str, tokenizer: PreTrainedTokenizerBase, mark: str
+    messages: Sequence[Message], place: int, template: str, tokenizer: PreTrainedTokenizerBase, marks: Sequence[str]
 ) -> Exchange:
     """The turn at `place`: its context as at sampling, and the text as it is in the data, its leading space too.
 
@@ -70,7 +70,7 @@ def _exchange(
     out as well.
     """
     prompt = render_prompt(template, messages[:place], tokenizer)
-    said = messages[place].content.removesuffix(mark).removesuffix(str(tokenizer.eos_token))
+    said = _without_end(messages[place].content, tokenizer, marks)
     if not prompt.prefill:
         return Exchange(prompt.text, said)
     tag, begun = prompt.prefill.rstrip(), said.lstrip()
@@ -83,31 +83,61 @@ def _exchange(
     return Exchange(prompt.text, begun.removeprefix(tag).removeprefix(prompt.prefill.removeprefix(tag)))
 
 
-def _joined(alone: Sequence[Exchange], mark: str) -> tuple[Exchange, ...]:
+def _without_end(said: str, tokenizer: PreTrainedTokenizerBase, marks: Sequence[str]) -> str:
+    """A reply without the ends of turn and sequence that are written out after it."""
+    ends = (*marks, str(tokenizer.eos_token))
+    while end := next(filter(said.rstrip().endswith, ends), ""):
+        said = said.rstrip().removesuffix(end)
+    return said
+
+
+def _joined(
+    alone: Sequence[Exchange], tokenizer: PreTrainedTokenizerBase, marks: Sequence[str]
+) -> tuple[Exchange, ...]:
     """One sequence: of each context only what is new, and the end of each turn with its reply."""
+    swallowing = _swallowing(tokenizer)
     made: list[Exchange] = []
     told = ""
     for one, later in zip(alone, (*alone[1:], None), strict=True):
-        said = one.context + one.reply
-        ended = later is not None and later.context.startswith(said + mark)
-        made.append(Exchange(one.context.removeprefix(told), one.reply + (mark if ended else "")))
-        told = said + (mark if ended else "")
+        after = later.context.removeprefix(one.context + one.reply) if later is not None else ""
+        end = ""
+        for mark in marks:  # a template may write some of them after the last turn only
+            if not after.startswith(end + mark):
+                break
+            end += mark
+            if mark in swallowing:
+                end += after[len(end) : len(after) - len(after[len(end) :].lstrip())]
+        made.append(Exchange(one.context.removeprefix(told), one.reply + end))
+        told = one.context + one.reply + end
     return tuple(made)
 
 
-def _marked(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, mark: str) -> tuple[Exchange, ...]:
-    """The parts that the template's {% generation %} marks enclose."""
+def _swallowing(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Special tokens that take the white space after them along (Phi-3's): cut off from them, it would be tokens."""
+    added = cast("dict[int, Any]", tokenizer.added_tokens_decoder)  # type: ignore[attr-defined]
+    return {str(one) for one in added.values() if one.rstrip}
+
+
+def _marked(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, marks: Sequence[str]
+) -> tuple[Exchange, ...]:
+    """The parts that the template's {% generation %} marks enclose; parts that touch are one."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     apply_template(messages, tokenizer, add_generation_prompt=False)  # its errors say what to do
     special = cast("dict[str, Any]", tokenizer.special_tokens_map)
     rendered: Any = render_jinja_template(
-        [as_dicts(messages)], None, None, str(tokenizer.chat_template), return_assistant_tokens_mask=True, **special
-    )
+        [as_dicts(messages)], None, None, str(tokenizer.chat_template), return_assistant_tokens_mask=True,
+        strftime_now=TODAY.strftime, **special,
+    )  # fmt: skip
     [text], [spans] = rendered
-    made, told = [], 0
+    made: list[Exchange] = []
+    told = 0
     for start, end in spans:
-        made.append(Exchange(text[told:start], text[start:end]))
+        if made and start == told:
+            made[-1] = Exchange(made[-1].context, made[-1].reply + text[start:end])
+        else:
+            made.append(Exchange(text[told:start], text[start:end]))
         told = end
     last = made[-1]
-    return (*made[:-1], Exchange(last.context, last.reply.rstrip().removesuffix(mark)))
+    return (*made[:-1], Exchange(last.context, _without_end(last.reply.rstrip(), tokenizer, marks)))

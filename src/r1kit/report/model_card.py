@@ -271,7 +271,8 @@ def _scores(run: Path, step: int) -> list[str]:
 
 def _table(evaluation: Evaluation, step: int) -> list[str]:
     k = evaluation.num_samples
-    titles = {"task": "task", "problems": "problems", "pass@1": "pass@1", "cons": f"cons@{k}", "pass@k": f"pass@{k}"}
+    titles = {"task": "task", "problems": "problems", "pass@1": "pass@1", "cons": f"cons@{k}"}
+    titles |= {"pass@k": f"pass@{k}"} if k > 1 else {}
     titles |= {"length": "length, tokens", "truncated": "truncated", "undecided": "undecided"}
     ruled = [task for task in scores.tasks(evaluation) if any(not p.general for p in evaluation.of(task))]
     rows = [scores.row(evaluation, task) for task in ruled]

@@ -190,6 +190,6 @@ def check_data(checkpoint: Checkpoint, data: SFTData, cfg: SFTConfig) -> None:
     """ValueError when the data are not those that the checkpoint was trained on: the steps to go would not fit."""
     if checkpoint.state["data"] != data.digest:
         raise ValueError(
-            f"{cfg.run} was begun on other conversations than those in {', '.join(cfg.data)} now ({data.summary()}); "
-            f"use another --run, or bring back the data"
+            f"{cfg.run} was begun on other conversations than those in {', '.join(cfg.data)} now ({data.summary()}), "
+            f"or {cfg.model}'s tokenizer or chat template was another; use another --run, or bring back what it was"
         )

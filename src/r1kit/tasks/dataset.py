@@ -18,7 +18,7 @@ from r1kit.config.source import ColumnsConfig, FilterConfig
 from r1kit.data.filters import Evaluated, Seen, Tally
 from r1kit.data.known import KNOWN
 from r1kit.data.layouts import PROBLEM_COLUMNS, problem_of
-from r1kit.data.rows import SUFFIXES, Row, is_source, read_rows, stamp
+from r1kit.data.rows import SUFFIXES, Row, divided, is_source, read_rows, stamp
 from r1kit.rewards.accuracy import check_scorer, gold_fault
 from r1kit.tasks import Split, is_heldout
 from r1kit.types import Problem
@@ -56,12 +56,19 @@ def read_problems(
     if not problems:
         if split == "train" and (known := KNOWN.get(spec.partition("@")[0])) and not known.train:
             raise ValueError(f"{spec}: {known.about}; take another set for training")
-        other = "train" if split == "heldout" else "heldout"
-        raise ValueError(
-            f'{spec}: none of its {len(items)} problems is in the {split} split; add "split": "{split}" to the '
-            f"rows meant for it, write {spec.partition('@')[0]}@{split} if all are, or give more (all are {other} now)"
-        )
+        raise ValueError(f"{spec}: none of its {len(items)} problems is in the {split} split; {_way_out(spec, split)}")
     return problems, tally.text()
+
+
+def _way_out(spec: str, split: Split) -> str:
+    """What to do about a source all of whose problems are in the other split."""
+    (name, side), other = divided(spec), "train" if split == "heldout" else "heldout"
+    if side and not Path(name).is_file():
+        return f"@{side} takes the {other} part alone: leave it out"
+    if not Path(name).exists():
+        return "read more of it, or take another set"
+    every = f"write {name}@{split} if all are, " if Path(name).is_file() else ""
+    return f'add "split": "{split}" to the rows meant for it, {every}or give more (all are {other} now)'
 
 
 def reference_texts(spec: str) -> list[str]:

@@ -20,7 +20,7 @@ from r1kit.data.filters import Seen, Tally
 from r1kit.data.layouts import CONVERSATION_COLUMNS, CONVERSATION_FORM, conversation_of, unusable
 from r1kit.data.rows import read_rows
 from r1kit.data.spool import Spool
-from r1kit.model.chat import turn_end
+from r1kit.model.chat import turn_ends
 from r1kit.model.mask import Exchange, Turns, exchanges
 from r1kit.tasks.dataset import evaluated
 from r1kit.types import Message
@@ -57,8 +57,8 @@ class Rendered:
     """One sequence as text: what the model sees, and what it is to say, in turn."""
 
     exchanges: tuple[Exchange, ...]
-    end: int
-    """The token after the last reply: the end of a turn."""
+    ends: tuple[int, ...]
+    """The tokens after the last reply: the end of a turn."""
 
     @property
     def prompt(self) -> str:
@@ -165,12 +165,12 @@ def prepare(
     num_tokens = num_trained = made = long_prompts = 0
     shortest: int | None = None
     digest = hashlib.sha256()
-    end = turn_end(template, tokenizer) if conversations else None
+    ends = turn_ends(template, tokenizer) if conversations else ()
     for start in range(0, len(conversations), AT_A_TIME):
         part = [
             rendered
             for one in conversations[start : start + AT_A_TIME]
-            for rendered in render_turns(one, template, tokenizer, turns, end)
+            for rendered in render_turns(one, template, tokenizer, turns, ends)
         ]
         made += len(part)
         for rendered, packable in zip(part, encode(part, tokenizer), strict=True):
@@ -212,15 +212,15 @@ def render_turns(
     template: str,
     tokenizer: PreTrainedTokenizerBase,
     turns: Turns,
-    end: int | None = None,
+    ends: tuple[int, ...] = (),
 ) -> list[Rendered]:
     """The sequences that teach the conversation; more than one where the template forgets thoughts (`exchanges`)."""
-    end = turn_end(template, tokenizer) if end is None else end
+    ends = ends or turn_ends(template, tokenizer)
     try:
-        found = exchanges(conversation.messages, template, tokenizer, turns, end)
+        found = exchanges(conversation.messages, template, tokenizer, turns, ends)
     except ValueError as error:
         raise ValueError(f"{conversation.where}: {error}") from error
-    return [Rendered(parts, end) for parts in found]
+    return [Rendered(parts, ends) for parts in found]
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[Packable]:
@@ -235,7 +235,7 @@ def encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> 
     packables = []
     for one in rendered:
         parts = [next(tokens) for _ in range(2 * len(one.exchanges))]
-        parts[-1] = [*parts[-1], one.end]
+        parts[-1] = [*parts[-1], *one.ends]
         flat = tuple(token for part in parts for token in part)
         mask = tuple(place % 2 for place, part in enumerate(parts) for _ in part) if len(parts) > 2 else ()
         packables.append(Packable(flat, len(parts[0]), mask=mask))
