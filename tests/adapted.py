@@ -36,7 +36,7 @@ def shake(adapters: Adapters, seed: int = 0, scale: float = 0.2) -> None:
 @torch.no_grad()
 def logits(model: Decoder) -> Tensor:
     """Of SEQUENCES, packed, [T, V]."""
-    return packed_hidden(model, SEQUENCES) @ model.lm_head.T
+    return model.unembed(packed_hidden(model, SEQUENCES))
 
 
 @torch.no_grad()

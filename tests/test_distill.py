@@ -19,6 +19,7 @@ from r1kit.config import DistillConfig, FilterConfig, OnPolicyConfig, OptimConfi
 from r1kit.model.hf import save_model
 from r1kit.model.tokenizer import train_tokenizer
 from r1kit.model.transformer import Transformer, TransformerConfig
+from r1kit.model.unembed import Unembed
 from r1kit.sampling.local import LocalSampler
 from r1kit.stages import distill, reject
 from r1kit.tasks import load_problems
@@ -113,7 +114,7 @@ def test_chunks_change_nothing(chunk: int):
     head.requires_grad_()
     upstream = draw(7)
     whole = reverse_kl(hidden @ head.T, teacher_hidden @ teacher_head.T, 0.8)
-    parts = reverse_kl_of_hidden(hidden, head, teacher_hidden, teacher_head, 0.8, chunk=chunk)
+    parts = reverse_kl_of_hidden(hidden, Unembed(head), teacher_hidden, Unembed(teacher_head), 0.8, chunk=chunk)
     torch.testing.assert_close(parts, whole)
     for got, expected in zip(
         torch.autograd.grad(parts @ upstream, (hidden, head)),
@@ -128,8 +129,9 @@ def test_the_heads_gradient_adds_up_in_fp32():
     hidden = torch.ones(512, 1, dtype=torch.bfloat16)
     head = torch.tensor([[0.0], [0.0]], dtype=torch.bfloat16, requires_grad=True)
     teacher_hidden, teacher_head = torch.ones(512, 1), torch.tensor([[0.0], [1.0]])
-    [whole] = torch.autograd.grad(reverse_kl_of_hidden(hidden, head, teacher_hidden, teacher_head, 1.0).sum(), head)
-    kl = reverse_kl_of_hidden(hidden, head, teacher_hidden, teacher_head, 1.0, chunk=1)
+    student, teacher = Unembed(head).master(), Unembed(teacher_head)
+    [whole] = torch.autograd.grad(reverse_kl_of_hidden(hidden, student, teacher_hidden, teacher, 1.0).sum(), head)
+    kl = reverse_kl_of_hidden(hidden, student, teacher_hidden, teacher, 1.0, chunk=1)
     [chunked] = torch.autograd.grad(kl.sum(), head)
     torch.testing.assert_close(chunked, whole, rtol=1e-2, atol=0)
 

@@ -6,6 +6,7 @@ T tokens, V vocabulary.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GemmaForCausalLM, GemmaModel, PreTrainedModel
 
+from r1kit.algo.distill import reverse_kl
 from r1kit.algo.packing import Packable, pack
 from r1kit.model import generic
 from r1kit.model.generic import GenericModel
 from r1kit.model.hf import load_model, save_model
 from r1kit.model.transformer import PackedAttention
 from r1kit.sampling.local import LocalSampler
+from r1kit.sampling.vllm import text_logprobs
+from r1kit.training import learner as learner_module
 from r1kit.training.learner import LocalLearner, completion_logprobs
 from r1kit.training.reward_model import add_head
+from r1kit.training.supervised import DistillationLearner
 from r1kit.types import Prompt, SamplingParams
 from tiny import OPTIM, VOCAB, hf_from_config, nll, packed_hidden, random_tokens, tiny_tokenizer
 
@@ -42,7 +47,27 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen2": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8},
     "gpt2": {},
-}
+    "gemma2": {"head_dim": 16, "sliding_window": 6, "final_logit_softcapping": 2.0},
+    "granite": {"logits_scaling": 3.0, "embedding_multiplier": 2.0},
+    "hyperclovax": {"logits_scaling": 0.3},
+    "cohere": {"logit_scale": 0.25},
+    "cohere2": {"logit_scale": 0.25, "sliding_window": 6},
+    "phi": {},  # a bias on its head
+    "mamba": {"state_size": 4},
+    "mamba2": {"state_size": 4, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8},
+    "granitemoehybrid": {
+        "layer_types": ["mamba", "attention"], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 4,
+        "mamba_chunk_size": 8, "num_local_experts": 2, "num_experts_per_tok": 1, "shared_intermediate_size": 24,
+        "logits_scaling": 3.0,
+    },
+    "recurrent_gemma": {
+        "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 16, "head_dim": 8, "num_key_value_heads": 1,
+        "block_types": ["recurrent", "recurrent", "attention"],
+    },
+}  # fmt: skip
+UNLIKE = ["gemma2", "granite", "hyperclovax", "cohere", "cohere2", "phi", "recurrent_gemma"]
+"""Those whose logits are more than hidden states times the head."""
+STATES = ["mamba", "mamba2"]
 
 
 def hf_model(kind: str, **changes: Any) -> PreTrainedModel:
@@ -75,23 +100,61 @@ def test_logits_of_a_packed_batch_equal_transformers(kind: str, tmp_path: Path, 
     with torch.no_grad():
         for area in (1 << 21, 450):
             monkeypatch.setattr(PackedAttention, "CHUNK_AREA", area)
-            logits_TV = packed_hidden(ours, SEQUENCES) @ ours.lm_head.T
+            logits_TV = ours.unembed(packed_hidden(ours, SEQUENCES))
             for sequence, logits in zip(SEQUENCES, logits_TV.split(LENGTHS), strict=True):
                 expected = theirs(torch.tensor([sequence])).logits[0]
                 torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     assert (ours.config.context, ours.config.vocab_size, ours.config.hidden) == (128, VOCAB, 32)
+    plain = packed_hidden(ours, SEQUENCES) @ ours.lm_head.T
+    assert torch.allclose(plain, logits_TV, atol=1e-3) == (kind not in UNLIKE + ["granitemoehybrid"])
 
 
-@pytest.mark.parametrize("kind", ["gemma", "mistral"])
-def test_gradients_equal_transformers(kind: str, tmp_path: Path):
+@pytest.mark.parametrize("kind", ["gemma", "mistral", *UNLIKE, *STATES])
+def test_the_gradient_of_an_update_equals_autograds_through_the_logits_of_transformers(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of log-probs in chunks, weighted as advantages weight them, at a temperature."""
+    monkeypatch.setattr(learner_module, "CHUNK", 7)
     theirs, ours = both(kind, tmp_path)
-    (packed_hidden(ours, SEQUENCES) @ ours.lm_head.T).logsumexp(-1).sum().backward()
-    for sequence in SEQUENCES:
-        theirs(torch.tensor([sequence])).logits.logsumexp(-1).sum().backward()
+    learner = LocalLearner(ours, tiny_tokenizer(), OPTIM, temperature=0.7)
+    batch = pack([Packable(tuple(sequence), 2) for sequence in SEQUENCES[:4]])
+    weights_N = torch.randn(batch.labels_N.numel(), generator=torch.Generator().manual_seed(0))
+    value = learner.forward_backward(batch, lambda logprobs_N, _: ((logprobs_N * weights_N).sum(), {}))["loss"]
+    logits_TV = torch.cat([theirs(tokens_T[None]).logits[0] for tokens_T in batch.tokens_T.split(batch.lengths)])
+    logprobs_NV = (logits_TV[batch.predict_N] / 0.7).log_softmax(-1)
+    expected = (logprobs_NV.gather(-1, batch.labels_N[:, None]).squeeze(-1) * weights_N).sum()
+    expected.backward()
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-3)
     mine = dict(ours.hf.named_parameters())
     for name, parameter in theirs.named_parameters():
         torch.testing.assert_close(mine[name].grad, parameter.grad, rtol=1e-3, atol=1e-3)
     assert len(list(ours.parameters())) == len(list(theirs.parameters())), "nothing is counted twice"
+
+
+def test_a_student_comes_closer_to_a_teacher_of_another_family_by_the_logits_of_both(tmp_path: Path):
+    """One soft-caps its logits, the other's head has a bias."""
+    student, ours = both("gemma2", tmp_path / "student")
+    teacher, theirs = both("phi", tmp_path / "teacher")
+    learner = DistillationLearner(ours, theirs, tiny_tokenizer(), OPTIM, temperature=0.7)
+    batch = pack([Packable(tuple(SEQUENCES[0]), 2)])
+    found = learner.forward_backward(batch, lambda kl_N, _: (kl_N.sum(), {"kl": kl_N.detach().sum()}))["kl"]
+    ids = torch.tensor([SEQUENCES[0]])
+    expected = reverse_kl(student(ids).logits[0, 1:-1], teacher(ids).logits[0, 1:-1].detach(), 0.7).sum()
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-4)
+    expected.backward()
+    mine = dict(ours.hf.named_parameters())
+    for name, parameter in student.named_parameters():
+        torch.testing.assert_close(mine[name].grad, parameter.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "granite"])
+def test_log_probs_of_a_text_are_those_of_its_logits(kind: str, tmp_path: Path):
+    """What a vLLM server's log-probs are compared with."""
+    theirs, ours = both(kind, tmp_path)
+    with torch.no_grad():
+        logprobs_TV = theirs(torch.tensor([SEQUENCES[0]])).logits[0, :-1].log_softmax(-1)
+    expected = logprobs_TV.gather(-1, torch.tensor(SEQUENCES[0][1:])[:, None]).squeeze(-1).double()
+    torch.testing.assert_close(text_logprobs(ours, SEQUENCES[0]), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -114,8 +177,9 @@ def test_greedy_completions_equal_generate_of_transformers(kind: str, tmp_path: 
         assert one.tokens == expected[:end] and one.finish_reason == ("stop" if stop in expected else "length")
 
 
-def test_tokens_do_not_depend_on_rows_and_their_log_probs_are_the_learners(tmp_path: Path):
-    ours = both("gemma", tmp_path)[1]
+@pytest.mark.parametrize("kind", ["gemma", "gemma2", "phi", "mamba", "recurrent_gemma"])
+def test_tokens_do_not_depend_on_rows_and_their_log_probs_are_the_learners(kind: str, tmp_path: Path):
+    ours = both(kind, tmp_path)[1]
     seen: list[tuple[int, int]] = []
     params = SamplingParams(max_new_tokens=10)
     groups = sampler_of(ours).generate(PROMPTS, params, 3, lambda done, total: seen.append((done, total)))
@@ -138,6 +202,7 @@ def test_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     capsys.readouterr()
     for _ in range(2):
         load_model(tmp_path, torch.float32)
+    assert load_model(tmp_path, torch.float32).cache == "past_key_values"  # type: ignore[union-attr]
     lines = [line for line in capsys.readouterr().err.splitlines() if "slower" in line]
     assert len(lines) == 1 and lines[0].startswith("gemma runs through transformers' own forward pass"), lines
     assert "model_type is 'gemma'" in lines[0]
@@ -181,18 +246,51 @@ def test_a_learner_trains_it_and_its_checkpoint_goes_on(tmp_path: Path):
     assert torch.equal(other.logprobs(batch), learner.logprobs(batch))
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes", "message"),
-    [
-        ("gemma2", {"head_dim": 16, "final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
-        ("cohere", {"logit_scale": 0.25}, "logit_scale is 0.25"),
-        ("phi", {}, "logits of phi models are not hidden states times the head"),  # its head has a bias
-    ],
-)
-def test_models_that_change_their_logits_are_refused(kind: str, changes: dict[str, Any], message: str, tmp_path: Path):
-    hf_model(kind, **changes).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("kind", ["gemma2", "granite", "recurrent_gemma"])
+def test_logits_that_are_made_in_an_unknown_way_are_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """RecurrentGemma's cap of 30 changes these small logits by a hundredth."""
+    monkeypatch.setattr(generic, "CAPS", ())
+    monkeypatch.setattr(generic, "SCALES", {})
+    hf_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"logits of {kind} models are not hidden states times the head; they cannot"):
         load_model(tmp_path, torch.float32)
+
+
+def test_a_field_that_does_not_explain_the_logits_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(generic, "SCALES", {"logits_scaling": (2,)})
+    hf_model("granite").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="times the head, also with logits_scaling 3; they cannot"):
+        load_model(tmp_path, torch.float32)
+
+
+def test_a_model_without_a_linear_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hf_model("gemma").save_pretrained(tmp_path)
+    monkeypatch.setattr(GemmaForCausalLM, "get_output_embeddings", lambda _: None)
+    with pytest.raises(ValueError, match="gemma models have no linear layer that makes logits; use another model"):
+        load_model(tmp_path, torch.float32)
+
+
+def test_a_model_without_a_cache_that_pads_is_sampled_token_by_token_anew_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """RecurrentGemma gives none back; a Gemma whose cache forgot the mask would draw other tokens."""
+    generic._say.cache_clear()
+    assert both("recurrent_gemma", tmp_path / "none")[1].cache is None
+    theirs, ours = both("gemma", tmp_path / "gemma")
+    expected = sampler_of(ours).generate(PROMPTS, SamplingParams(max_new_tokens=6), 1)
+
+    def forgetful(self: GemmaModel, attention_mask: Any = None, **inputs: Any) -> Any:
+        return forward(self, **inputs)
+
+    forward = GemmaModel.forward
+    monkeypatch.setattr(GemmaModel, "forward", forgetful)
+    monkeypatch.setattr(forgetful, "__signature__", inspect.signature(forward), raising=False)
+    anew = load_model(tmp_path / "gemma", torch.float32)
+    assert isinstance(anew, GenericModel) and anew.cache is None
+    again = sampler_of(anew).generate(PROMPTS, SamplingParams(max_new_tokens=6), 1)
+    assert [one.tokens for [one] in again] == [one.tokens for [one] in expected]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "each sampled token is a pass over all" in line]
+    assert [line.split()[0] for line in lines] == ["recurrent_gemma", "gemma"]
 
 
 def edit_config(folder: Path, changes: dict[str, Any]) -> None:

@@ -12,16 +12,49 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from r1kit.algo.packing import Packable, pack
+from r1kit.model.transformer import Transformer
+from r1kit.model.unembed import Unembed
 from r1kit.training import learner as learner_module
-from r1kit.training.learner import completion_logprobs
-from tiny import HIDDEN, VOCAB, make_learner, make_sequences, nll, packed_hidden, random_tokens, tiny_model
+from r1kit.training.learner import LocalLearner, completion_logprobs
+from tiny import (
+    HIDDEN,
+    OPTIM,
+    VOCAB,
+    make_learner,
+    make_sequences,
+    nll,
+    packed_hidden,
+    perturb,
+    random_tokens,
+    tiny_config,
+    tiny_model,
+    tiny_tokenizer,
+)
+
+
+class Capped(Transformer):
+    """Its logits are scaled and capped, and its head has a bias."""
+
+    def __init__(self) -> None:
+        super().__init__(tiny_config(tie=False))
+        self.init_weights(torch.Generator().manual_seed(0))
+        self.head_bias = torch.nn.Parameter(torch.zeros(VOCAB))
+        perturb(self)
+
+    @property
+    def unembed(self) -> Unembed:
+        return Unembed(self.lm_head, self.head_bias, 0.8, 2.0)
+
+
+MODELS = {"plain": lambda: tiny_model(tie=False), "capped": Capped}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("chunk", [1, 7, 64, 4096])
-def test_chunked_logprobs_equal_log_softmax(chunk: int, temperature: float, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kind", MODELS)
+def test_chunked_logprobs_equal_log_softmax(kind: str, chunk: int, temperature: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(learner_module, "CHUNK", chunk)
-    model, batch = tiny_model(tie=False), pack(make_sequences())
+    model, batch = MODELS[kind](), pack(make_sequences())
     probe_N = torch.randn(len(batch.labels_N), generator=torch.Generator().manual_seed(0))
 
     def result(logprobs_N: Tensor) -> list[Tensor]:
@@ -29,7 +62,10 @@ def test_chunked_logprobs_equal_log_softmax(chunk: int, temperature: float, monk
 
     logprobs_N, entropy_N = completion_logprobs(model, batch, temperature)
     sequences = [list(sequence.tokens) for sequence in make_sequences()]
-    logits_NV = (packed_hidden(model, sequences)[batch.predict_N] @ model.lm_head.T) / temperature
+    logits_NV = packed_hidden(model, sequences)[batch.predict_N] @ model.lm_head.T
+    if isinstance(model, Capped):
+        logits_NV = 2.0 * torch.tanh(0.8 * (logits_NV + model.head_bias) / 2.0)
+    logits_NV = logits_NV / temperature
     log_softmax_NV = logits_NV.log_softmax(-1)
     expected = result(log_softmax_NV.gather(-1, batch.labels_N[:, None])[:, 0])
     for found, wanted in zip(result(logprobs_N), expected, strict=True):
@@ -51,10 +87,11 @@ class WatchVocabulary(TorchDispatchMode):
         return result
 
 
-def test_logits_of_all_tokens_never_exist_together(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kind", MODELS)
+def test_logits_of_all_tokens_never_exist_together(kind: str, monkeypatch: pytest.MonkeyPatch):
     def rows_with(chunk: int) -> list[int]:
         monkeypatch.setattr(learner_module, "CHUNK", chunk)
-        learner = make_learner()
+        learner = LocalLearner(MODELS[kind](), tiny_tokenizer(), OPTIM)
         with WatchVocabulary() as watch:
             learner.forward_backward(batch, nll)
             learner.logprobs(batch)

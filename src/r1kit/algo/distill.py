@@ -12,6 +12,8 @@ Shapes: N completion tokens, V vocabulary, D and E widths of student and teacher
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -27,22 +29,20 @@ def reverse_kl(student_logits_NV: Tensor, teacher_logits_NV: Tensor, temperature
 
 
 def reverse_kl_of_hidden(
-    hidden_ND: Tensor, head_VD: Tensor, teacher_hidden_NE: Tensor, teacher_head_VE: Tensor, temperature: float,
-    *, chunk: int = CHUNK,
+    hidden_ND: Tensor, unembed: Callable[[Tensor], Tensor], teacher_hidden_NE: Tensor,
+    teacher_unembed: Callable[[Tensor], Tensor], temperature: float, *, chunk: int = CHUNK,
 ) -> Tensor:  # fmt: skip
-    """`reverse_kl` [N] of last hidden states and heads, never holding more than `chunk` x V logits of a model.
+    """`reverse_kl` [N] of last hidden states, never holding more than `chunk` x V logits of a model.
 
-    The gradient goes to the student's hidden states and head; its logits are made again for it.
+    `unembed` and `teacher_unembed` make fp32 logits of them. The gradient goes to the student's hidden states and to
+    what `unembed` is made of; its logits are made again for it.
     """
-    # A copy in fp32, so that the head's gradient adds up over the chunks in fp32; each product is in the model's type.
-    master_VD = head_VD.float()
 
-    def of_chunk(hidden: Tensor, master: Tensor, teacher_hidden: Tensor) -> Tensor:
-        logits = (hidden @ master.to(hidden.dtype).T).float()
-        return reverse_kl(logits, (teacher_hidden @ teacher_head_VE.T).float(), temperature)
+    def of_chunk(hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
+        return reverse_kl(unembed(hidden), teacher_unembed(teacher_hidden), temperature)
 
     parts = [
-        checkpoint(of_chunk, hidden, master_VD, teacher_hidden, use_reentrant=False, preserve_rng_state=False)
+        checkpoint(of_chunk, hidden, teacher_hidden, use_reentrant=False, preserve_rng_state=False)
         for hidden, teacher_hidden in zip(hidden_ND.split(chunk), teacher_hidden_NE.split(chunk), strict=True)
     ]
     return torch.cat(parts)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from r1kit.model.config_json import read_generation, read_json
 from r1kit.model.transformer import Attend, Decoder, DecoderConfig, Gather, PackedAttention
+from r1kit.model.unembed import Unembed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,8 +31,17 @@ LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length"
 NO_LIMIT = 1 << 20
 """Context of a model whose config names none: one without positions."""
 LAYER = re.compile(r"[\w.]*?\.\d+(?=\.)")
-SCALED_LOGITS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
-"""Config fields that make logits something else than hidden states times the head, with the value that does not."""
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Config fields of `Unembed.cap`: Gemma, RecurrentGemma, xLSTM."""
+SCALES = {
+    "logit_scale": (1,), "logits_scaling": (-1, 1), "lm_head_multiplier": (1,), "output_multiplier": (1,),
+    "logits_mup_width_multiplier": (-1,),
+}  # fmt: skip
+"""Config fields and the powers of them that may be `Unembed.scale`; Granite divides where HyperCLOVA X multiplies."""
+ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.02}
+"""How far apart the same logits may be, as a share of the largest: transformers rounds after each operation."""
+CACHES = ("past_key_values", "cache_params")
+"""What transformers calls keys and values, and the states of Mamba."""
 
 
 class GenericModel(Decoder):
@@ -42,11 +52,20 @@ class GenericModel(Decoder):
         self.hf, self.config = hf, config
         # Registered once, in `hf`.
         object.__setattr__(self, "embed", hf.get_input_embeddings())
-        self.takes_positions = "position_ids" in inspect.signature(hf.base_model.forward).parameters
+        self.takes = frozenset(inspect.signature(hf.base_model.forward).parameters)
+        self.scale = 1.0
+        self.cap: float | None = None
+        self.cache: str | None = None
+        """The one of CACHES that sampling keeps; without one, every step computes all tokens again."""
 
     @property
     def lm_head(self) -> Tensor:
-        return cast(nn.Linear, self.hf.get_output_embeddings()).weight
+        return self.unembed.weight_VD
+
+    @property
+    def unembed(self) -> Unembed:
+        head = cast(nn.Linear, self.hf.get_output_embeddings())
+        return Unembed(head.weight, head.bias, self.scale, self.cap)
 
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
         """Hidden states [T, D] of packed sequences; `attend` says where each begins, and its attention is not used."""
@@ -67,16 +86,23 @@ class GenericModel(Decoder):
 
         `mask_BP` is 0 at padding, which comes first, over all P tokens so far; `past` is None at the beginning.
         """
-        positions = {"position_ids": (mask_BP.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]}
-        out = self.hf.base_model(
-            input_ids=ids_BT, attention_mask=mask_BP, past_key_values=past, use_cache=True,
-            **(positions if self.takes_positions else {}),
-        )  # fmt: skip
-        if "past_key_values" not in out:
-            raise ValueError(
-                f"{self.config.model_type} models keep no key/value cache; they cannot be sampled from here"
-            )
-        return out.last_hidden_state[:, -1], out.past_key_values
+        if self.cache is None:
+            return self._step_anew(ids_BT, mask_BP, past)
+        inputs: dict[str, Any] = {self.cache: past}
+        if self.cache == "past_key_values" or past is None:  # Mamba's mask is of new tokens; after the first, all real
+            inputs["attention_mask"] = mask_BP
+        if "position_ids" in self.takes:
+            inputs["position_ids"] = (mask_BP.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
+        out = self.hf.base_model(input_ids=ids_BT, use_cache=True, **inputs)
+        return out.last_hidden_state[:, -1], out.get(self.cache)
+
+    def _step_anew(self, ids_BT: Tensor, mask_BP: Tensor, past_BP: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`step` whose cache is the tokens so far."""
+        ids_BP = ids_BT if past_BP is None else torch.cat((past_BP, ids_BT), dim=1)
+        lengths_B = mask_BP.sum(-1)
+        attention = PackedAttention(lengths_B.tolist(), ids_BP.device)
+        hidden_TD = self(ids_BP[mask_BP.bool()], attention.positions_T, attention)
+        return hidden_TD[lengths_B.cumsum(0) - 1], ids_BP
 
 
 def load_generic(folder: Path, reason: str, dtype: torch.dtype, device: torch.device | str) -> GenericModel:
@@ -114,11 +140,10 @@ def load_generic(folder: Path, reason: str, dtype: torch.dtype, device: torch.de
         source=raw, generation=read_generation(folder),
     )  # fmt: skip
     model = GenericModel(hf.to(device).eval(), config)
-    if odd := [name for name, plain in SCALED_LOGITS.items() if text.get(name, plain) not in (None, plain)]:
-        raise ValueError(
-            f"{folder}: {odd[0]} is {text[odd[0]]}; models that change their logits cannot be trained here"
-        )
     _check_logits(model, folder)
+    model.cache = _find_cache(model)
+    if model.cache is None:
+        reason += "; without a cache for padded batches, each sampled token is a pass over all tokens before it"
     if unused := sorted(info["unexpected_keys"]):
         reason += f"; {len(unused)} weights are not used and will not be saved, first {unused[0]}"
     _say(kind, reason)
@@ -162,16 +187,50 @@ def _layer_of(name: str) -> str:
 
 @torch.no_grad()
 def _check_logits(model: GenericModel, folder: Path) -> None:
-    """ValueError unless the model's logits are hidden states times the head: losses are computed from these two."""
+    """Make the model's logits of hidden states as its config says: losses are computed from these.
+
+    ValueError when that does not give transformers' logits.
+    """
+    kind = model.config.model_type
+    if not isinstance(model.hf.get_output_embeddings(), nn.Linear):
+        raise ValueError(f"{folder}: {kind} models have no linear layer that makes logits; use another model")
     tokens = torch.arange(2, device=model.embed.weight.device)
     attention = PackedAttention([2], tokens.device)
-    ours = model(tokens, attention.positions_T, attention) @ model.lm_head.T
-    theirs = model.hf(input_ids=tokens[None]).logits[0]
-    if (ours - theirs).abs().max() > 0.05 * theirs.abs().max():
-        raise ValueError(
-            f"{folder}: the logits of {model.config.model_type} models are not hidden states times the head; "
-            f"they cannot be trained here"
-        )
+    hidden = model(tokens, attention.positions_T, attention)
+    theirs = model.hf(input_ids=tokens[None]).logits[0].float()
+    text = model.hf.config.get_text_config()
+    said = {name: getattr(text, name, None) for name in (*CAPS, *SCALES)}  # MiniCPM's is a property
+    said = {name: float(value) for name, value in said.items() if value}
+    scales = [said[name] ** power for name, powers in SCALES.items() if name in said for power in powers]
+    limit = ROUNDING[model.embed.weight.dtype] * theirs.abs().max()
+    for cap in (*(said[name] for name in CAPS if name in said), None):
+        forms = [model.unembed._replace(scale=scale, cap=cap) for scale in (*scales, 1.0)]
+        apart, best = min(((form(hidden) - theirs).abs().max().item(), index) for index, form in enumerate(forms))
+        if apart <= limit:
+            model.scale, model.cap = forms[best].scale, cap
+            return
+    fields = ", ".join(f"{name} {value:g}" for name, value in said.items())
+    raise ValueError(
+        f"{folder}: the logits of {kind} models are not hidden states times the head"
+        f"{f', also with {fields}' if said else ''}; they cannot be trained here, use another model"
+    )
+
+
+@torch.no_grad()
+def _find_cache(model: GenericModel) -> str | None:
+    """The cache with which padding in front of a row does not change it; None where that is not so."""
+    model.cache = next((name for name in CACHES if name in model.takes), None)
+    if model.cache is None or "attention_mask" not in model.takes:
+        return None
+    ids = torch.arange(8, device=model.embed.weight.device)
+    mask_BP = torch.tensor([[0, 0, 0, 1], [1, 1, 1, 1]], device=ids.device)
+    _, past = model.step(ids.view(2, 4), mask_BP, None)
+    if past is None:
+        return None
+    hidden_BD, _ = model.step(ids[:2, None], torch.cat((mask_BP, mask_BP[:, -1:]), dim=1), past)
+    attention = PackedAttention([2], ids.device)
+    expected_D = model(ids[[3, 0]], attention.positions_T, attention)[-1].float()
+    return model.cache if (hidden_BD[0] - expected_D).norm() <= 0.1 * expected_D.norm() else None
 
 
 @cache

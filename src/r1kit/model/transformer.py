@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1kit.model.rope import rope_table
+from r1kit.model.unembed import Unembed
 
 
 class CacheShape(NamedTuple):
@@ -145,6 +146,11 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def lm_head(self) -> Tensor:
         """The [V, D] matrix that turns hidden states into logits."""
+
+    @property
+    def unembed(self) -> Unembed:
+        """What makes logits of hidden states: the product with `lm_head`, unless a model does more."""
+        return Unembed(self.lm_head)
 
     @abstractmethod
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:

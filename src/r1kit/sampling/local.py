@@ -230,7 +230,7 @@ class LocalSampler:
             lengths = rows.length[:count]
             cache.start_step(lengths, window)
             hidden_BD = model(rows.next_token[:count], lengths, cache)
-            logits_BV = (hidden_BD @ model.lm_head.T).float()
+            logits_BV = model.unembed(hidden_BD)
             counts = rows.count[:count]
             tokens, logprobs = draw(logits_BV, params, uniforms(rows.seed[:count], counts))
             index = torch.arange(count, device=tokens.device)

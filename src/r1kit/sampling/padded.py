@@ -34,7 +34,7 @@ def generate_padded(
     past, drawn = None, []
     for count in range(params.max_new_tokens):
         hidden_BD, past = model.step(ids, mask_BP, past)
-        logits_BV = (hidden_BD @ model.lm_head.T).float()
+        logits_BV = model.unembed(hidden_BD)
         tokens_B, logprobs_B = draw(logits_BV, params, uniforms(seeds_B, torch.full_like(seeds_B, count)))
         drawn.append((tokens_B, logprobs_B, running_B))
         running_B = running_B & ~torch.isin(tokens_B, stops)

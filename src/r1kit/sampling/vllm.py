@@ -261,7 +261,7 @@ def text_logprobs(model: Decoder, tokens: Sequence[int]) -> Tensor:
     tokens_T = torch.tensor(tokens, device=model.embed.weight.device)
     attention = PackedAttention([len(tokens)], tokens_T.device)
     hidden_TD = model(tokens_T, attention.positions_T, attention)
-    logprobs_TV = (hidden_TD[:-1] @ model.lm_head.T).float().log_softmax(-1)
+    logprobs_TV = model.unembed(hidden_TD[:-1]).log_softmax(-1)
     return logprobs_TV.gather(-1, tokens_T[1:, None]).squeeze(-1).double().cpu()
 
 

@@ -20,6 +20,7 @@ from r1kit.config import MemoryConfig, OptimConfig
 from r1kit.model.hf import load_model, save_model
 from r1kit.model.lora import Adapters
 from r1kit.model.transformer import Decoder, PackedAttention
+from r1kit.model.unembed import Unembed
 from r1kit.training.base import Loss
 from r1kit.training.checkpoint import LEARNER
 from r1kit.training.memory import WaitingModel, checkpoint_blocks, make_optimizer, offload_device, waits
@@ -34,43 +35,58 @@ _BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """log softmax(h W^T / temperature)[label] and the entropy, never holding more than CHUNK x V logits."""
+    """log softmax(logits / temperature)[label] and the entropy, never holding more than CHUNK x V logits."""
 
     @staticmethod
-    def forward(ctx, hidden_ND, head_VD, labels_N, temperature):  # noqa: ANN001, ANN205
+    def forward(ctx, hidden_ND, labels_N, temperature, weight_VD, bias_V, scale, cap):  # noqa: ANN001, ANN205
+        unembed = Unembed(weight_VD, bias_V, scale, cap)
         logprobs, entropies, lses = [], [], []
         for hidden, labels in zip(hidden_ND.split(CHUNK), labels_N.split(CHUNK), strict=True):
-            logits = (hidden @ head_VD.T).float() / temperature
+            logits = unembed(hidden) / temperature
             lse = logits.logsumexp(-1)
             logprobs.append(logits.gather(-1, labels[:, None]).squeeze(-1) - lse)
             lses.append(lse)
             entropies.append(lse - (logits.sub(lse[:, None]).exp() * logits).sum(-1))
         lse_N, entropy_N = torch.cat(lses), torch.cat(entropies)
-        ctx.save_for_backward(hidden_ND, head_VD, labels_N, lse_N)
-        ctx.temperature = temperature
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, labels_N, lse_N)
+        ctx.temperature, ctx.scale, ctx.cap = temperature, scale, cap
         ctx.mark_non_differentiable(entropy_N)
         return torch.cat(logprobs), entropy_N
 
     @staticmethod
     def backward(ctx, *grads):  # noqa: ANN001, ANN205
-        hidden_ND, head_VD, labels_N, lse_N = ctx.saved_tensors
+        hidden_ND, weight_VD, bias_V, labels_N, lse_N = ctx.saved_tensors
+        unembed = Unembed(weight_VD, bias_V, ctx.scale, ctx.cap)
         grad_hidden = torch.empty_like(hidden_ND)
-        trained = ctx.needs_input_grad[1]
-        grad_head = torch.zeros(head_VD.shape, dtype=torch.float32, device=head_VD.device) if trained else None
+        grad_weight, grad_bias = (
+            torch.zeros_like(of, dtype=torch.float32) if trained else None
+            for of, trained in zip((weight_VD, bias_V), ctx.needs_input_grad[3:5], strict=True)
+        )
         start = 0
         for hidden, labels, lse, grad in zip(
             hidden_ND.split(CHUNK), labels_N.split(CHUNK), lse_N.split(CHUNK), grads[0].split(CHUNK), strict=True
         ):
             # d logp / d logits = (onehot - softmax) / temperature
-            delta = ((hidden @ head_VD.T).float() / ctx.temperature).sub_(lse[:, None]).exp_()
+            delta = unembed(hidden)
+            slope = unembed.slope(delta)
+            delta.div_(ctx.temperature).sub_(lse[:, None]).exp_()
             delta.mul_(-grad[:, None])
             delta.scatter_add_(1, labels[:, None], grad[:, None])
-            delta = delta.div_(ctx.temperature).to(hidden.dtype)
-            grad_hidden[start : start + len(hidden)] = delta @ head_VD
-            if grad_head is not None:
-                grad_head += delta.T @ hidden
+            delta.div_(ctx.temperature)
+            if slope is not None:
+                delta.mul_(slope)
+            if grad_bias is not None:
+                grad_bias += delta.sum(0)
+            delta = delta.to(hidden.dtype)
+            grad_hidden[start : start + len(hidden)] = delta @ weight_VD
+            if grad_weight is not None:
+                grad_weight += delta.T @ hidden
             start += len(hidden)
-        return grad_hidden, None if grad_head is None else grad_head.to(head_VD.dtype), None, None
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight_VD.dtype)
+        if grad_bias is not None:
+            grad_bias = grad_bias.to(bias_V.dtype)
+        return grad_hidden, None, None, grad_weight, grad_bias, None, None
 
 
 def completion_logprobs(model: Decoder, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
@@ -80,7 +96,7 @@ def completion_logprobs(model: Decoder, batch: Batch, temperature: float) -> tup
     if batch.labels_N.numel() == 0:
         empty = hidden_TD.sum() * torch.zeros(0, device=hidden_TD.device)
         return empty, empty.detach()
-    return _ChunkedLogprobs.apply(hidden_TD[batch.predict_N], model.lm_head, batch.labels_N, temperature)  # type: ignore[return-value]
+    return _ChunkedLogprobs.apply(hidden_TD[batch.predict_N], batch.labels_N, temperature, *model.unembed)  # type: ignore[return-value]
 
 
 class LocalLearner:

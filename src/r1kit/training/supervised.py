@@ -86,9 +86,9 @@ class DistillationLearner(LocalLearner):
             teacher_hidden_NE = _hidden(self.teacher, batch)
         # Models of one family pad the rows of their vocabulary to different numbers.
         rows = min(len(self.model.lm_head), len(self.teacher.lm_head))
-        kl_N = reverse_kl_of_hidden(
-            hidden_ND, self.model.lm_head[:rows], teacher_hidden_NE, self.teacher.lm_head[:rows], self.temperature
-        )
+        # The head's gradient adds up over the chunks in fp32; each product is in the model's type.
+        student, teacher = self.model.unembed.first(rows).master(), self.teacher.unembed.first(rows)
+        kl_N = reverse_kl_of_hidden(hidden_ND, student, teacher_hidden_NE, teacher, self.temperature)
         value, metrics = loss(kl_N, batch)
         value.backward()
         return metrics
