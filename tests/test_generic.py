@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GemmaForCausalLM, GemmaModel, PreTrainedModel
 
 from r1kit.algo.distill import reverse_kl
-from r1kit.algo.packing import Packable, pack
+from r1kit.algo.packing import Batch, Packable, pack
+from r1kit.algo.preference import pairwise_loss
 from r1kit.model import generic
 from r1kit.model.generic import GenericModel
 from r1kit.model.hf import load_model, save_model
@@ -26,10 +28,10 @@ from r1kit.sampling.local import LocalSampler
 from r1kit.sampling.vllm import text_logprobs
 from r1kit.training import learner as learner_module
 from r1kit.training.learner import LocalLearner, completion_logprobs
-from r1kit.training.reward_model import add_head
+from r1kit.training.reward_model import RewardModelLearner, add_head, first_head
 from r1kit.training.supervised import DistillationLearner
 from r1kit.types import Prompt, SamplingParams
-from tiny import OPTIM, VOCAB, hf_from_config, nll, packed_hidden, random_tokens, tiny_tokenizer
+from tiny import OPTIM, VOCAB, hf_deepseek, hf_from_config, nll, packed_hidden, random_tokens, tiny_tokenizer
 
 LENGTHS = (23, 14, 14, 9, 1)
 SEQUENCES = [random_tokens(length, seed) for seed, length in enumerate(LENGTHS)]
@@ -68,6 +70,7 @@ MODELS: dict[str, dict[str, Any]] = {
 UNLIKE = ["gemma2", "granite", "hyperclovax", "cohere", "cohere2", "phi", "recurrent_gemma"]
 """Those whose logits are more than hidden states times the head."""
 STATES = ["mamba", "mamba2"]
+OTHERS: dict[str, dict[str, Any]] = {"rwkv": {"rescale_every": 1, "attention_hidden_size": 32}}
 
 
 def hf_model(kind: str, **changes: Any) -> PreTrainedModel:
@@ -75,7 +78,7 @@ def hf_model(kind: str, **changes: Any) -> PreTrainedModel:
         fields = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
         fields |= {"bos_token_id": None, "eos_token_id": None}
     else:
-        fields = SIZES | MODELS.get(kind, {})
+        fields = SIZES | (MODELS | OTHERS)[kind]
     return hf_from_config(AutoConfig.for_model(kind, **copy.deepcopy(fields | changes)))
 
 
@@ -322,6 +325,41 @@ def test_a_missing_weight_is_named(tmp_path: Path):
         load_model(tmp_path, torch.float32)
 
 
-def test_a_reward_model_is_not_made_of_it(tmp_path: Path):
-    with pytest.raises(ValueError, match="not of gemma"):
-        add_head(both("gemma", tmp_path)[1], torch.zeros(1, 32))
+@pytest.mark.parametrize("kind", ["gemma2", "mamba"])
+def test_a_reward_model_of_it_scores_by_the_last_hidden_state_and_learns(kind: str, tmp_path: Path):
+    theirs, ours = both(kind, tmp_path / "model")
+    head_1D = first_head(32, seed=1)
+    learner = RewardModelLearner(add_head(ours, head_1D), tiny_tokenizer(), OPTIM)
+    batch = pack([Packable(tuple(sequence), len(sequence)) for sequence in SEQUENCES])
+    with torch.no_grad():
+        hidden = [theirs.base_model(torch.tensor([sequence])).last_hidden_state[0, -1] for sequence in SEQUENCES]
+        torch.testing.assert_close(learner.model.scores(batch), (torch.stack(hidden) @ head_1D.T)[:, 0])
+    for _ in range(8):
+        metrics = learner.forward_backward(batch, prefer_even_rows)
+        learner.optim_step(1e-2)
+    assert metrics["accuracy"] == 1.0 and metrics["loss"] < 0.1
+    learner.save(tmp_path / "saved")
+    other = RewardModelLearner(add_head(both(kind, tmp_path / "model")[1], torch.zeros(1, 32)), tiny_tokenizer(), OPTIM)
+    other.load(tmp_path / "saved")
+    with torch.no_grad():
+        assert torch.equal(other.model.scores(batch), learner.model.scores(batch))
+    AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+
+
+def prefer_even_rows(scores_S: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    del batch
+    loss, metrics = pairwise_loss(scores_S[0:4:2], scores_S[1:4:2], num_pairs=2)
+    return loss, metrics | {"loss": loss.detach()}
+
+
+def test_a_reward_model_is_not_made_of_deepseek_v3(tmp_path: Path):
+    hf_deepseek().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="not made of deepseek_v3 models; give --model another one"):
+        add_head(load_model(tmp_path, torch.float32), torch.zeros(1, 32))
+
+
+def test_weights_of_rwkv_are_not_divided_when_it_computes(tmp_path: Path):
+    theirs, ours = both("rwkv", tmp_path)
+    assert all(torch.equal(ours.hf.state_dict()[name], weight) for name, weight in theirs.state_dict().items())
+    logits_TV = ours.unembed(packed_hidden(ours, SEQUENCES[:1]))
+    torch.testing.assert_close(logits_TV, theirs(torch.tensor(SEQUENCES[:1])).logits[0], rtol=1e-4, atol=1e-4)

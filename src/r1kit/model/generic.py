@@ -131,6 +131,8 @@ def load_generic(folder: Path, reason: str, dtype: torch.dtype, device: torch.de
     for fault in ("missing_keys", "mismatched_keys"):
         if names := sorted(map(str, info[fault])):
             raise ValueError(f"{folder}: {len(names)} {fault.replace('_', ' ')}, first {names[0]}; download it again")
+    if kind == "rwkv":  # outside of training it would divide weights in place, and they would be saved like that
+        hf.config.rescale_every = 0
     hf.generation_config = GenerationConfig()  # ours is saved; transformers refuses to save many that models come with
     text = hf.config.get_text_config().to_dict()
     context = next((text[name] for name in LENGTH_FIELDS if text.get(name)), NO_LIMIT)

@@ -21,6 +21,7 @@ from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.config import Device, DType
 from r1kit.model.chat import CHAT, render_prompt
 from r1kit.model.device import resolve_device, resolve_dtype
+from r1kit.model.generic import GenericModel
 from r1kit.model.hf import load_model
 from r1kit.model.tokenizer import begin_text, load_tokenizer
 from r1kit.model.transformer import Decoder, PackedAttention, Transformer, TransformerConfig
@@ -40,12 +41,10 @@ ABOUT = "reward_model.json"
 HEAD = Path("reward_head") / "reward_head.safetensors"
 
 
-class RewardModel(Transformer):
-    """The decoder and a head [1, D] without bias, as transformers' models for sequence classification have it."""
+class RewardModel(Decoder):
+    """A decoder and a head [1, D] without bias, as transformers' models for sequence classification have it."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(config)
-        self.reward_head = nn.Parameter(torch.zeros(1, config.hidden))
+    reward_head: nn.Parameter
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores [S], fp32: the head's value at the last token of each of the batch's sequences."""
@@ -56,15 +55,39 @@ class RewardModel(Transformer):
         return (hidden_TD[last_S].float() @ self.reward_head.float().T).squeeze(-1)
 
 
+class TransformerRewardModel(RewardModel, Transformer):
+    """Made of the fast decoder."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.reward_head = nn.Parameter(torch.zeros(1, config.hidden))
+
+
+class GenericRewardModel(RewardModel, GenericModel):
+    """Made of a model that runs through transformers."""
+
+    def __init__(self, model: GenericModel) -> None:
+        super().__init__(model.hf, model.config)
+        self.reward_head = nn.Parameter(torch.zeros(1, model.config.hidden))
+
+
 @torch.no_grad()
 def add_head(model: Decoder, head_1D: Tensor) -> RewardModel:
-    """A reward model with the weights, type and device of `model`. ValueError when it is not a `Transformer`."""
-    if not isinstance(model, Transformer):
-        raise ValueError(
-            f"reward models are made of Qwen2, Qwen3, Llama or Mistral models, not of {model.config.model_type}"
-        )
-    reward_model = RewardModel(model.config).to(model.embed.weight.dtype).to(model.embed.weight.device)
-    reward_model.load_state_dict(model.state_dict(), strict=False)
+    """A reward model with the weights, type and device of `model`, which is not to be used after. ValueError for
+    DeepSeek-V3."""
+    weight = model.embed.weight
+    match model:
+        case Transformer():
+            reward_model = TransformerRewardModel(model.config).to(weight.dtype).to(weight.device)
+            reward_model.load_state_dict(model.state_dict(), strict=False)
+        case GenericModel():
+            reward_model = GenericRewardModel(model)
+            reward_model.reward_head.data = reward_model.reward_head.to(weight)
+        case _:
+            raise ValueError(
+                f"reward models are not made of {model.config.model_type} models; give --model another one, such as a "
+                f"DeepSeek-R1 distilled Qwen or Llama"
+            )
     reward_model.reward_head.copy_(head_1D)
     return reward_model
 
