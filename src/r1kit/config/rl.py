@@ -240,11 +240,13 @@ class RLConfig:
                 f"--general-from {self.general_from} is not below --steps {self.steps}: --general-tasks "
                 f"{' '.join(self.general_tasks)} would never take part; lower it",
             )
-        for name in () if self.general_tasks else ("general_share", "general_from"):
-            value = getattr(self, name)
+        # With a preference weight the run says what is missing, once it knows which prompts --tasks has.
+        for name in () if self.general_tasks or self.reward.preference_weight else ("general_share", "general_from"):
+            value, usual = getattr(self, name), getattr(RLConfig, name)
+            flag = f"--{name.replace('_', '-')}"
             require(
-                value == getattr(RLConfig, name),
-                f"--{name.replace('_', '-')} is {value} and there are no general prompts; give --general-tasks too",
+                value == usual,
+                f"{flag} is {value} and there are no general prompts; give --general-tasks too, or {flag} {usual}",
             )
         require(
             self.steps % self.steps_per_rollout == 0,
