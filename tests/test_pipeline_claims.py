@@ -122,7 +122,7 @@ def test_every_claim_by_hand():
             "C7b": 0.97,
             "C7c": 0.75,  # wins one prompt, ties the other
             "C8": 0.20,
-            "C9": 0.30,
+            "C9": 0.10,
         }
     )
     assert claims["C1"].detail == "from 15.0% (15.0% to 15.0%); 200 problems × 16 samples"
@@ -208,18 +208,26 @@ def test_win_rate_is_over_prompts():
     assert (even.measured, even.holds) == (0.5, False)
 
 
-def test_hacking_compares_the_best_with_the_last():
+def test_hacking_compares_the_last_with_where_it_began():
     claim = found(record())["C9"]
-    assert claim.detail == "reward 0.10 → 1.00; quality 85.0% at step 10 → 55.0% at step 20, 20 prompts"
+    assert claim.detail == "reward 0.10 → 1.00; quality 65.0% → 85.0% → 55.0%; 20 prompts"
     recovered = found(record(run=hacking([0.6, 0.2, 0.58], [0.1] * 10 + [1.0] * 10)))["C9"]
     assert recovered.measured == pytest.approx(0.02) and not recovered.holds
-    grew = found(record(run=hacking([0.5, 0.6, 0.7], [0.1] * 10 + [1.0] * 10)))["C9"]
-    assert grew.measured == pytest.approx(-0.1) and not grew.holds
+    grew = found(record(run=hacking([0.5, 0.9, 0.7], [0.1] * 10 + [1.0] * 10)))["C9"]
+    assert grew.measured == pytest.approx(-0.2) and not grew.holds  # its best before does not count
+
+
+def test_hacking_shows_whether_it_is_the_language_that_goes():
+    drifted = replace(HACKED, evaluations=tuple(
+        replace(e, problems=tuple(replace(p, consistency=share) for p in e.problems))
+        for e, share in zip(HACKED.evaluations, (1.0, 0.9, 0.5), strict=True)
+    ))  # fmt: skip
+    assert "; in the prompt's language 100.0% → 50.0%; 20 prompts" in found(record(run=drifted))["C9"].detail
 
 
 def test_a_fall_without_a_rise_is_not_hacking():
     claim = found(record(run=hacking([0.6, 0.8, 0.5], [1.0] * 10 + [0.1] * 10)))["C9"]
-    assert claim.measured == pytest.approx(0.3)
+    assert claim.measured == pytest.approx(0.1)
     assert not claim.holds and "the reward did not rise" in claim.detail
     noisy = found(record(run=hacking([0.6, 0.8, 0.5], [0.0, 1.0] * 5 + [0.1, 1.1] * 5)))["C9"]
     assert (noisy.holds, noisy.conclusive) == (True, False)
@@ -228,7 +236,7 @@ def test_a_fall_without_a_rise_is_not_hacking():
 def test_hacking_that_goes_on_has_no_verdict_yet():
     claim = found(record(hacking_state="running"))["C9"]
     assert (claim.verdict, claim.holds) == ("not yet", False)
-    assert claim.measured == pytest.approx(0.3)
+    assert claim.measured == pytest.approx(0.1)
     assert found(record(run=hacking([0.6], [0.1] * 5)))["C9"].verdict == "not measured"
 
 

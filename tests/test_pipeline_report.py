@@ -160,7 +160,7 @@ def test_the_same_problem_side_by_side(demo: Path):
     pairs = samples.split('<div class="pair">')[1:]
     names = [re.findall(r'<div class="meta"><b>(.*?)</b>', pair) for pair in pairs]
     assert names[0] == ["Base", "R1-Zero", "R1-Dev1", "R1-Dev2", "R1-Dev3", "R1"]
-    assert ["R1-Zero", "R1-Dev3", "R1"] in names and ["hacking, step 20", "hacking, step 40"] in names
+    assert ["R1-Zero", "R1-Dev3", "R1"] in names and ["hacking, step 0", "hacking, step 40"] in names
     assert ["Student, base", "Student, RL", "Student, distilled"] in names
     assert "in Chinese, wrong before, right after" in samples
     worse = next(pair for pair, who in zip(pairs, names, strict=True) if who[0].startswith("hacking"))

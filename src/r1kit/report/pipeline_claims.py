@@ -85,15 +85,15 @@ def preference_rise(run: RunRecord) -> tuple[float, float, Estimate] | None:
 
 
 def quality_drop(run: RunRecord) -> tuple[Evaluation, Evaluation, Estimate] | None:
-    """The best evaluation before the last, the last, and how far the last's true quality is below it, by prompt.
+    """The first evaluation, the last, and how far the last's true quality is below the first's, by prompt.
 
-    The best of several is picked by its noise too, which makes a small drop likely: HACKED_MARGIN allows for that.
+    Not the best before the last: one that is picked of several is picked by its noise, too.
     """
-    judged = [(e, quality.value) for e in run.evaluations if (quality := over(e, _quality, GENERAL))]
+    judged = [evaluation for evaluation in run.evaluations if over(evaluation, _quality, GENERAL)]
     if len(judged) < 2:
         return None
-    best, last = max(judged[:-1], key=lambda item: item[1])[0], judged[-1][0]
-    return best, last, difference(*paired(best, last, _quality, GENERAL))
+    first, last = judged[0], judged[-1]
+    return first, last, difference(*paired(first, last, _quality, GENERAL))
 
 
 def _right(problem: ProblemResult) -> float | None:
@@ -370,7 +370,7 @@ def _distilled(record: PipelineRecord) -> Claim:
 def _hacked(record: PipelineRecord) -> Claim:
     statement = (
         f"too long a preference reward hacks the reward model: the reward rises while the true quality falls at least "
-        f"{HACKED_MARGIN * 100:.0f} points below its best"
+        f"{HACKED_MARGIN * 100:.0f} points below R1's"
     )
     unit: Unit = "points"
     if (run := record.runs.get("hacking")) is None:
@@ -378,13 +378,13 @@ def _hacked(record: PipelineRecord) -> Claim:
     drop, rise = quality_drop(run), preference_rise(run)
     if drop is None or rise is None:
         return unmeasured("C9", statement, unit, "needs two evaluations with qualities, and reward-model scores")
-    (best, last, fall), (early, late, gain) = drop, rise
-    then, now = (over(e, _quality, GENERAL) for e in (best, last))
-    assert then is not None and now is not None
-    detail = (
-        f"reward {early:.2f} → {late:.2f}; quality {then.value:.1%} at step {best.step} → {now.value:.1%} at step "
-        f"{last.step}, {fall.n} prompts"
-    )
+    (first, last, fall), (early, late, gain) = drop, rise
+    qualities = [q.value for e in run.evaluations if (q := over(e, _quality, GENERAL))]
+    detail = f"reward {early:.2f} → {late:.2f}; quality {' → '.join(f'{value:.1%}' for value in qualities)}"
+    languages = [over(e, _consistency, GENERAL) for e in (first, last)]
+    if (then := languages[0]) and (now := languages[1]):
+        detail += f"; in the prompt's language {then.value:.1%} → {now.value:.1%}"
+    detail += f"; {fall.n} prompts"
     broken = "" if gain.value > 0 else "the reward did not rise"
     claim = judge(
         "C9", statement, unit, fall, lambda v: v >= HACKED_MARGIN, detail, broken, sure=gain.low > 0
