@@ -63,7 +63,7 @@ def test_every_command_reaches_its_stage():
     pipeline = call("run", "demo", "--seed", "3")
     assert pipeline == Call("r1kit.pipeline", ("demo", Path("runs/demo"), 3, "", "", "", False))
     mine = call("run", "my/recipe.py", "--start", "dev1", "--until", "r1", "--plan")
-    assert mine.arguments == ("my/recipe.py", Path("runs/recipe"), 0, "dev1", "r1", "", True)
+    assert mine.arguments == ("my/recipe.py", Path("runs/recipe"), None, "dev1", "r1", "", True)
     for command, module in (("sft", "sft"), ("reject", "reject"), ("preferences", "preferences"),
                             ("reward-model", "reward_model"), ("distill", "distill")):  # fmt: skip
         tiny = call(command, "tiny", "--run", "x")
