@@ -142,7 +142,7 @@ def measure(cfg: RLConfig, *, warmup: int, fixed: bool) -> dict[str, Any]:
         for step in range(cfg.steps):
             sampler.load_weights(learner.publish(), version=step)
             draw = partial(rl.draw_problems, problem_sets, [], cfg, step)
-            groups, metrics = rl.collect(sampler, tokenizer, draw, cfg, step, None, lambda done, total: None)
+            groups, _, metrics = rl.collect(sampler, tokenizer, draw, cfg, step, None, lambda done, total: None)
             groups = with_peer_reward(groups, cfg)
             run.log_samples(step + 1, [group[0] for group in groups[:4]])
             collected = now()

@@ -186,7 +186,7 @@ def test_what_is_won_back_is_a_share_of_what_was_lost():
     share = 0.12 / 0.13
     residuals = [(0.87 - right) - share * (0.88 - right) for right in (0.5, 1.0)]
     assert claim.measured == pytest.approx(share)
-    assert claim.high == pytest.approx(share + half_width(*sorted(residuals)) / 0.13)
+    assert claim.high == pytest.approx(share + half_width(min(residuals), max(residuals)) / 0.13)
 
 
 def test_what_was_not_lost_cannot_be_won_back():

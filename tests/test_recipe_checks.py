@@ -72,7 +72,7 @@ def test_what_is_missing_is_found(stage: Any, message: str):
 @pytest.mark.parametrize("kind", ["helpful", "safety"])
 def test_a_reward_model_that_is_missing_or_of_the_other_kind_is_found(kind: str, tmp_path: Path):
     def judged_by(folder: Path) -> RLConfig:
-        reward = RewardConfig(preference_weight=1.0, **{"helpful_model": str(folder), "safety_model": str(folder)})
+        reward = RewardConfig(preference_weight=1.0, helpful_model=str(folder), safety_model=str(folder))
         reward = replace(reward, **{f"{'safety' if kind == 'helpful' else 'helpful'}_model": ""})
         return RLConfig(tasks=("general",), reward=reward)
 

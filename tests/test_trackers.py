@@ -21,6 +21,7 @@ import pytest
 from r1kit import pipeline
 from r1kit.config import DistillConfig, RewardModelConfig, RLConfig, SFTConfig, from_dict, to_dict
 from r1kit.presets import DISTILL, PRETRAIN, RL
+from r1kit.recipe_checks import check_stages
 from r1kit.recipes import Recipe
 from r1kit.run import Run
 from r1kit.stages import distill, pretrain, reward_model, rl, sft
@@ -249,7 +250,7 @@ def test_in_a_recipe_they_change_no_result(tmp_path: Path, nothing_installed: No
     for before, after in zip(*made, strict=True):
         assert (before.identity, before.outside) == (after.identity, after.outside)
     with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
-        pipeline.check(replace(RL["tiny"][1], track=("wandb",)))
+        check_stages(["a"], {"a": replace(RL["tiny"][1], track=("wandb",))})
 
 
 def test_the_flag_is_kept_in_config_json_and_read_again():
