@@ -269,7 +269,7 @@ WRITERS: dict[str, set[str]] = {
     "algo/preference.py": {"metrics"},
     "training/learner.py": {"metrics"},
     "training/supervised.py": {"metrics"},
-    "training/rollout.py": {"metrics"},
+    "training/rollout.py": {"metrics", "seconds", "parts"},
     "training/evaluation.py": {"metrics"},
     "sampling/vllm.py": {"metrics"},
 }

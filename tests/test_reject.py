@@ -219,7 +219,7 @@ def test_a_problem_that_two_tasks_share_is_data_once(cfg: RejectConfig, tmp_path
         gold = {"numbers": [8, 3, 1], "target": 23}
         problems = [{"prompt": "Make 23 from 8, 3, 1.", "answer": gold, "scorer": "countdown", "split": "train"}]
         Path(files[-1]).write_text("".join(json.dumps(row) + "\n" for row in problems))
-    cfg = replace(cfg, tasks=tuple(files), num_problems=1, general_data=(), rewrite="none")
+    cfg = replace(cfg, tasks=tuple(files), num_problems=1, general_data=(), general_share=0, rewrite="none")
     (row,) = rows_of(reject.main(cfg))
     counts = json.loads((cfg.run / "counts.json").read_text())
     assert row["domain"] == "one"
@@ -274,7 +274,7 @@ def test_a_real_sampler_makes_the_same_data_again(cfg: RejectConfig, monkeypatch
     file = tmp_path / "sums.jsonl"
     problems = [{"prompt": f"Problem {i}", "answer": "23", "scorer": "number", "split": "train"} for i in range(12)]
     file.write_text("".join(json.dumps(row) + "\n" for row in problems))
-    cfg = replace(cfg, tasks=(str(file),), num_problems=12, rewrite="none", general_data=(), rows=16)
+    cfg = replace(cfg, tasks=(str(file),), num_problems=12, rewrite="none", general_data=(), general_share=0, rows=16)
     rows = rows_of(reject.main(cfg))
     assert 6 < len(rows) <= 12
     assert all(re.fullmatch("<think>1+</think><answer>23</answer>", row["messages"][1]["content"]) for row in rows)
@@ -318,7 +318,9 @@ def judged(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         for i, p in enumerate(load_problems("countdown", "train", 0).first(10))
     ]  # fmt: skip
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return replace(cfg, tasks=(str(file),), num_problems=10, rewrite="none", general_data=(), judge=SERVER)
+    return replace(
+        cfg, tasks=(str(file),), num_problems=10, rewrite="none", general_data=(), general_share=0, judge=SERVER
+    )
 
 
 def test_the_judge_is_given_question_reference_and_response(judged: RejectConfig, monkeypatch: pytest.MonkeyPatch):
@@ -377,7 +379,7 @@ def test_an_endpoint_rewrites(cfg: RejectConfig, monkeypatch: pytest.MonkeyPatch
         return Reply(f"\\boxed{{{countdown.expression(first, second)}}}" if target % 2 else "\\boxed{0}")
 
     monkeypatch.setattr(FakeEndpoint, "answer", staticmethod(answer))
-    cfg = replace(cfg, rewrite="endpoint", rewriter=SERVER, general_data=())
+    cfg = replace(cfg, rewrite="endpoint", rewriter=SERVER, general_data=(), general_share=0)
     rows = rows_of(reject.main(cfg))
     assert FakeEndpoint.caches == [cfg.run / "cache" / "rewriter"]
     counts = json.loads((cfg.run / "counts.json").read_text())

@@ -179,7 +179,8 @@ class RejectConfig:
         require(0 <= self.general_share < 1, f"--general-share is {self.general_share}; give 0 or more, below 1")
         require(
             bool(self.general_data) or self.general_share in (0, RejectConfig.general_share),
-            f"--general-share is {self.general_share} and there are no general data; give --general-data too",
+            f"--general-share is {self.general_share} and there are no general data; give --general-data too, or "
+            f"--general-share 0",
         )
         require(
             self.rewrite != "endpoint" or bool(self.rewriter.url),

@@ -200,6 +200,8 @@ def _check_logits(model: GenericModel, folder: Path) -> None:
     attention = PackedAttention([2], tokens.device)
     hidden = model(tokens, attention.positions_T, attention)
     theirs = model.hf(input_ids=tokens[None]).logits[0].float()
+    if not theirs.isfinite().all():
+        raise ValueError(f"{folder}: its weights give logits that are not finite; download it again")
     text = model.hf.config.get_text_config()
     said = {name: getattr(text, name, None) for name in (*CAPS, *SCALES)}  # MiniCPM's is a property
     said = {name: float(value) for name, value in said.items() if value}
