@@ -87,8 +87,9 @@ def test_a_prompt_that_leaves_no_room_is_named_with_both_flags_before_the_weight
 
 def test_a_long_heldout_prompt_is_named_with_the_evaluations_flag(cfg: RLConfig, tmp_path: Path):
     cfg = with_long_row(cfg, tmp_path, "heldout")
+    every = replace(cfg, eval=replace(cfg.eval, num_problems=5))
     with pytest.raises(ValueError, match=r"too-long.*--eval\.max-new-tokens 4 .*--filter\.max-prompt-tokens 252"):
-        rl.main(cfg)
+        rl.main(every)
     rl.main(replace(cfg, filter=FilterConfig(max_prompt_tokens=252)))
     rl.main(replace(cfg, run=tmp_path / "unevaluated", eval_every=0))
 
