@@ -25,7 +25,7 @@ def stages() -> dict[str, Any]:
     zero = replace(zero, eval=replace(zero.eval, num_samples=4))  # a curve; the stages eval-* measure
     rl = replace(
         zero,
-        steps=40,
+        steps=60,
         eval_every=0,
         reward=RewardConfig(format="r1", language_weight=1.0),
         optim=OptimConfig(lr=3e-4, schedule="linear", warmup_steps=4),

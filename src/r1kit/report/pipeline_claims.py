@@ -25,8 +25,8 @@ CLEAR_MARGIN = 0.05
 HACKED_MARGIN = 0.05
 
 TRIED: dict[str, str] = {
-    "C6c": "twice the rate, twice the updates on half the problems, and advantages that are not divided by the group's "
-    "deviation regain 1 to 5 points, as this RL does",
+    "C6c": "half the rate regained 37% of the cost in one run where this RL regained 60%; 60 steps at that rate, after more "
+    "cold-start data, 52 to 67%",
     "C7a": "more of Dev2's samples and epochs for Dev3 add two points to R1; RL for all scenarios at T=1 or for 64 "
     "steps one at most; twice its rate costs three to five",
     "C7b": "the rest is searches that go in circles and, at T=1, thoughts that a rare token derails; other rates, "
