@@ -15,7 +15,7 @@ help: ## show this list
 		while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
 
 demo: $(VENV)/.installed ## the whole recipe on the shipped base: R1-Zero, R1, students, a report; offline, half an hour on 2 CPU cores
-	$(BIN)/r1kit run demo
+	$(BIN)/r1kit run demo --jobs 2
 
 test: $(VENV)/.installed-dev ## the test suite
 	$(BIN)/python -m pytest

@@ -34,7 +34,7 @@ def main() -> None:
     results: dict[int, dict[str, Any]] = {}
     for seed in args.seeds:
         run = args.runs / f"seed-{seed}"
-        command = ["report", run] if args.report else ["run", "demo", "--run", run, "--seed", str(seed)]
+        command = ["report", run] if args.report else ["run", "demo", "--run", run, "--seed", str(seed), "--jobs", "2"]
         subprocess.run([sys.executable, "-m", "r1kit", *command], check=True)
         results[seed] = json.loads((run / "summary.json").read_text())
     machine = {"cpu": cpu_name(), "torch": torch.__version__}

@@ -78,6 +78,8 @@ class PipelineFlags:
     """The one stage to run."""
     plan: bool = False
     """Show the plan and stop."""
+    jobs: int = 1
+    """Stages that run at the same time, each on an equal share of the cores; on CPUs, 2 or more save time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +92,16 @@ class ReportFlags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status (2 for a user's error, 130 for Ctrl-C, 143 for SIGTERM)."""
+    return guarded(lambda: parse(list(sys.argv[1:] if argv is None else argv)), restart=argv is None)
+
+
+def guarded(make: Callable[[], Call | None], restart: bool = False) -> int:
+    """Run the call that `make` returns; what it raises is told in a line and becomes the exit status."""
     call = None
     try:
-        call = parse(list(sys.argv[1:] if argv is None else argv))
+        call = make()
         if call is not None:
-            if call.heavy and argv is None:  # a caller's process is not ours to start again
+            if call.heavy and restart:  # a caller's process is not ours to start again
                 tune_allocator()
             _run(call)
     except KeyboardInterrupt as interrupt:
@@ -163,7 +170,7 @@ def _pipeline(rest: list[str]) -> Call | None:
     if name is None:
         return None
     flags = _flags("run", rest, PipelineFlags(run=Path("runs") / Path(name).stem))
-    arguments = (name, flags.run, flags.seed, flags.start, flags.until, flags.only, flags.plan)
+    arguments = (name, flags.run, flags.seed, flags.start, flags.until, flags.only, flags.plan, flags.jobs)
     return Call("r1kit.pipeline", arguments)
 
 

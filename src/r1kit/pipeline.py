@@ -35,7 +35,7 @@ from r1kit.digest import file_digest, folder_digest
 from r1kit.model.hf import SHIPPED, model_folder
 from r1kit.recipe_checks import check_stages
 from r1kit.recipes import Recipe, load_recipe
-from r1kit.run import CHANGEABLE, clock, cpu_cores, write_json_atomic
+from r1kit.run import CHANGEABLE, cpu_cores, write_json_atomic
 
 KINDS: dict[type, str] = {
     PretrainConfig: "pretrain", RLConfig: "rl", SFTConfig: "sft", RejectConfig: "reject",
@@ -65,27 +65,42 @@ class Stage:
 
 
 def main(
-    recipe: str, run: Path, seed: int | None, start: str = "", until: str = "", only: str = "", plan: bool = False
-) -> None:
+    recipe: str, run: Path, seed: int | None, start: str = "", until: str = "", only: str = "", plan: bool = False,
+    jobs: int = 1,
+) -> None:  # fmt: skip
     """Run the stages of a recipe under `run` that are not done yet, then write `run`/report.html and summary.json.
 
     `recipe` is a name or the path of a Python file; `seed` that of all its stages, None: their own. `start`, `until`
-    and `only` choose stages by name; `plan` only shows what would be done. Before any compute: ValueError for an
-    unknown stage, a reference to nothing or a bad config, FileNotFoundError for what is not there.
+    and `only` choose stages by name; `plan` only shows what would be done; `jobs` stages run at a time. Before any
+    compute: ValueError for an unknown stage, a reference to nothing or a bad config, FileNotFoundError for what is not
+    there.
     """
+    from r1kit.jobs import run_stages
+    from r1kit.plan import show_plan
+
+    if jobs < 1:
+        raise ValueError(f"--jobs is {jobs}; give how many stages may run at a time, at least 1")
     made = read_recipe(recipe)
     stages = resolve(made, run, seed)
     chosen = choose(stages, start, until, only)
-    show_plan(stages, chosen, made)
+    show_plan(stages, chosen, made, jobs)
     check_inputs(chosen, stages)
     check_stages([stage.name for stage in chosen], {name: with_seed(made.stages[name], seed) for name in made.stages})
     if plan:
         return
-    for stage in chosen:
-        if state_of(stage, stages) != "done":
-            write_state(run, recipe, seed, stages, running=stage.name)
-            run_stage(stage, stages)
-    write_state(run, recipe, seed, stages)
+    begun, before = time.perf_counter(), _wall_seconds(run)
+
+    def changed(running: set[str]) -> None:
+        write_state(run, recipe, seed, stages, running, before + time.perf_counter() - begun)
+
+    if jobs > 1:
+        run_stages(recipe, run, seed, chosen, stages, jobs, made.seconds, changed)
+    else:
+        for stage in chosen:
+            if state_of(stage, stages) != "done":
+                changed({stage.name})
+                run_stage(stage, stages)
+    changed(set())
     from r1kit.report import report
 
     page = report.main(run)
@@ -216,14 +231,14 @@ def key_of(stage: Stage, stages: Sequence[Stage]) -> str | None:
     for name in stage.inputs:
         if state_of(by_name[name], stages) != "done":
             return None
-        inputs[name] = _mark(by_name[name])["output"]
+        inputs[name] = mark_of(by_name[name])["output"]
     outside = {text: _outside(text) for text in stage.outside}
     return hashlib.sha256(json.dumps([stage.identity, inputs, outside], sort_keys=True).encode()).hexdigest()
 
 
 def state_of(stage: Stage, stages: Sequence[Stage]) -> str:
     """done, begun (it goes on where it stopped), changed (its config or inputs are not what they were) or new."""
-    mark = _mark(stage)
+    mark = mark_of(stage)
     if not mark:
         return "new"
     if mark["key"] != key_of(stage, stages):
@@ -236,7 +251,7 @@ def run_stage(stage: Stage, stages: Sequence[Stage]) -> None:
     key = key_of(stage, stages)
     if key is None:
         raise ValueError(f"stage {stage.name}: an input is no longer done, its files have changed; run it again")
-    mark = _mark(stage)
+    mark = mark_of(stage)
     if mark and mark["key"] != key:
         print(f"{stage.name}: its settings or inputs have changed; the old one is kept in {_set_aside(stage.folder)}")
         mark = {}
@@ -286,71 +301,28 @@ def output_digest(folder: Path) -> str:
     return folder_digest(root, NOT_OUTPUT)
 
 
-def write_state(run: Path, recipe: str, seed: int | None, stages: Sequence[Stage], running: str = "") -> None:
-    """`run`/pipeline.json: which stages there are, and how far each is."""
+def write_state(
+    run: Path, recipe: str, seed: int | None, stages: Sequence[Stage], running: set[str], wall_seconds: float
+) -> None:
+    """`run`/pipeline.json: which stages there are, how far each is, and what all of it took until now."""
     rows = []
     for stage in stages:
-        state = "running" if stage.name == running else "done" if state_of(stage, stages) == "done" else "waiting"
-        seconds = _mark(stage).get("seconds")
+        state = "running" if stage.name in running else "done" if state_of(stage, stages) == "done" else "waiting"
+        seconds = mark_of(stage).get("seconds")
         rows.append(
             {"name": stage.name, "kind": stage.kind, "inputs": stage.inputs, "state": state, "seconds": seconds}
         )
     run.mkdir(parents=True, exist_ok=True)
     finished = all(row["state"] == "done" for row in rows)
     about = {"recipe": recipe, "seed": seed, "stages": rows, "finished": finished}
-    write_json_atomic(run / "pipeline.json", {**about, "r1kit": __version__, "cpu_cores": cpu_cores()})
+    about |= {"r1kit": __version__, "cpu_cores": cpu_cores(), "wall_seconds": wall_seconds}
+    write_json_atomic(run / "pipeline.json", about)
 
 
-def show_plan(stages: Sequence[Stage], chosen: Sequence[Stage], recipe: Recipe) -> None:
-    """Print the stages, their sizes, what will be done with each, and the time that is left."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="plan", box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for column in ("stage", "from", "what", "now", "about"):
-        table.add_column(column, overflow="fold", justify="right" if column == "about" else "left")
-    left, unknown = 0.0, False
-    for stage in stages:
-        state = state_of(stage, stages)
-        action = {"done": "done", "begun": "goes on", "changed": "again", "new": "runs"}[state]
-        seconds = recipe.seconds.get(stage.name)
-        if stage not in chosen:
-            action = "done" if state == "done" else "not chosen"
-        elif state != "done":
-            spent = _mark(stage).get("seconds", 0.0) if state == "begun" else 0.0
-            left += max(0.0, (seconds or 0.0) - spent)
-            unknown = unknown or seconds is None
-        table.add_row(
-            stage.name, " ".join(stage.inputs), sizes(stage.config), action, clock(seconds) if seconds else "?"
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    more = " and the stages whose time is not known" if unknown else ""
-    console.print(f"to do: about {clock(left)}{more} ({recipe.machine})" if recipe.seconds else "no times known yet")
-
-
-def sizes(config: Any) -> str:
-    """What a stage does, in a few words with its numbers."""
-    match config:
-        case RLConfig():
-            completions = config.problems_per_step * config.group_size
-            return f"RL, {config.steps:,} steps x {completions:,} completions"
-        case SFTConfig():
-            return f"SFT, {config.epochs} epochs, batch {config.batch_size}"
-        case RejectConfig():
-            number = len(config.tasks) * config.num_problems
-            return f"sample {number:,} problems x {config.num_samples}, keep the good"
-        case PreferencesConfig():
-            return f"judge, {config.num_prompts:,} prompts x {config.num_samples} responses"
-        case RewardModelConfig():
-            return f"{config.kind} reward model, {config.epochs} epochs, batch {config.batch_size}"
-        case DistillConfig():
-            return f"distill, {config.method}"
-        case EvalConfig():
-            return f"score, {len(config.tasks) * config.num_problems:,} problems x {config.num_samples}"
-        case _:
-            return f"pretrain, {config.steps:,} steps"
+def _wall_seconds(run: Path) -> float:
+    """What earlier commands spent on this pipeline, by its pipeline.json; 0 without one."""
+    path = run / "pipeline.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("wall_seconds", 0.0) if path.is_file() else 0.0
 
 
 def _outside(text: str) -> list[str]:
@@ -370,7 +342,8 @@ def _outside(text: str) -> list[str]:
     return [file_digest(path)] if path.is_file() else []
 
 
-def _mark(stage: Stage) -> dict[str, Any]:
+def mark_of(stage: Stage) -> dict[str, Any]:
+    """What the stage's folder says of it; empty where it has not begun."""
     path = stage.folder / MARK
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -1,0 +1,168 @@
+"""Several stages of a recipe at once, each worker a process of its own: `r1kit run demo --jobs 2`.
+
+A small model does not fill many cores: two stages with one core each take less time than one after the other with both.
+A stage waits for its inputs; of those that are ready, the one with the longest way to the end goes first. Each worker
+computes on an equal share of the cores, and the result depends on that share as it does on the number of cores.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from r1kit.pipeline import Stage, read_recipe, resolve, run_stage, state_of
+from r1kit.run import cpu_cores
+
+PATIENCE = 60.0
+"""Seconds a stage has to end after SIGTERM, before it is killed; nothing but its last steps is lost then."""
+DONE = "\0done"
+"""What a worker prints, on a line of its own, after each stage."""
+
+
+def run_stages(
+    recipe: str, run: Path, seed: int | None, chosen: Sequence[Stage], stages: Sequence[Stage], jobs: int,
+    seconds: Mapping[str, float], on_change: Callable[[set[str]], None],
+) -> None:  # fmt: skip
+    """Run the chosen stages that are not done, at most `jobs` at a time; `on_change` gets the names of those that run.
+
+    SystemExit with a worker's status when a stage fails; the others are stopped then, and go on when the command is
+    given again.
+    """
+    ranks = rank(stages, seconds)
+    waiting = sorted((stage for stage in chosen if state_of(stage, stages) != "done"), key=lambda s: -ranks[s.name])
+    ended: queue.Queue[Worker] = queue.Queue()
+    idle: list[Worker] = []
+    running: list[Worker] = []
+    try:
+        while waiting or running:
+            undone = {stage.name for stage in waiting} | {worker.stage for worker in running}
+            for stage in [stage for stage in waiting if not undone & set(stage.inputs)][: jobs - len(running)]:
+                waiting.remove(stage)
+                worker = idle.pop() if idle else Worker(recipe, run, seed, max(1, cpu_cores() // jobs), ended)
+                running.append(worker)
+                worker.begin(stage.name)
+            on_change({worker.stage for worker in running})
+            worker = ended.get()
+            if worker.status is not None:
+                print(f"stage {worker.stage} ended with status {worker.status}; see above", file=sys.stderr)
+                raise SystemExit(worker.status if worker.status > 0 else 128 - worker.status)
+            running.remove(worker)
+            idle.append(worker)
+    finally:
+        stop(running, idle)
+
+
+class Worker:
+    """A process that runs one stage after the other. What it prints is shown line by line, behind the stage's name."""
+
+    def __init__(self, recipe: str, run: Path, seed: int | None, threads: int, ended: queue.Queue[Worker]) -> None:
+        self.stage = ""
+        self.status: int | None = None
+        """Its exit status; None while it lives."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "r1kit.jobs", recipe, str(run), "" if seed is None else str(seed)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
+            # A session of its own: Ctrl-C reaches the command, which then ends its workers in order.
+            start_new_session=True,
+        )  # fmt: skip
+        threading.Thread(target=self._show, args=(ended,), daemon=True).start()
+
+    def begin(self, stage: str) -> None:
+        self.stage = stage
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(f"{stage}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has died meanwhile, which its status tells
+
+    def _show(self, ended: queue.Queue[Worker]) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.rstrip("\n") == DONE:
+                ended.put(self)
+            elif line.strip():
+                print(f"{self.stage:<18} {line}", end="", flush=True)
+        self.status = self.process.wait()
+        ended.put(self)
+
+
+def stop(running: Sequence[Worker], idle: Sequence[Worker]) -> None:
+    """Let the stages that run end as after Ctrl-C, and wait for all workers."""
+    for worker in running:
+        worker.process.terminate()
+    for worker in idle:
+        assert worker.process.stdin is not None
+        worker.process.stdin.close()
+    for worker in [*running, *idle]:
+        try:
+            worker.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def rank(stages: Sequence[Stage], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds from the start of each stage to the end of the last one that needs it."""
+    ranks: dict[str, float] = {}
+    for stage in reversed(stages):
+        after = [ranks[other.name] for other in stages if stage.name in other.inputs]
+        ranks[stage.name] = seconds.get(stage.name, 1.0) + max(after, default=0.0)
+    return ranks
+
+
+def together(
+    chosen: Sequence[Stage], stages: Sequence[Stage], left: Mapping[str, float], jobs: int, seconds: Mapping[str, float]
+) -> float:
+    """Seconds until all of `chosen` are done, at most `jobs` at a time, when each takes `left` of its name."""
+    ranks = rank(stages, seconds)
+    waiting = sorted(chosen, key=lambda stage: -ranks[stage.name])
+    running: dict[str, float] = {}
+    now = 0.0
+    while waiting or running:
+        undone = {stage.name for stage in waiting} | running.keys()
+        for stage in [stage for stage in waiting if not undone & set(stage.inputs)][: jobs - len(running)]:
+            waiting.remove(stage)
+            running[stage.name] = now + left.get(stage.name, 0.0)
+        name = min(running, key=lambda name: running[name])
+        now = running.pop(name)
+    return now
+
+
+def main(recipe: str, run: Path, seed: int | None) -> None:
+    """Run the stages whose names come in on stdin, one after the other: a worker of `run_stages`."""
+    names: queue.Queue[str] = queue.Queue()
+    busy = threading.Event()
+    threading.Thread(target=_read, args=(sys.stdin.fileno(), names, busy), daemon=True).start()
+    stages = {stage.name: stage for stage in resolve(read_recipe(recipe), run, seed)}
+    while name := names.get():
+        run_stage(stages[name], list(stages.values()))
+        busy.clear()
+        print(DONE, flush=True)
+
+
+def _read(pipe: int, names: queue.Queue[str], busy: threading.Event) -> None:
+    """Pass on what comes in, and end with whoever sends it: a stage alone in the background helps nobody."""
+    text = b""
+    while got := os.read(pipe, 4096):
+        *whole, text = (text + got).split(b"\n")
+        for name in whole:
+            busy.set()
+            names.put(name.decode())
+    if busy.is_set():
+        os._exit(143)
+    names.put("")
+
+
+if __name__ == "__main__":
+    from r1kit.cli import Call, guarded
+
+    recipe_name, run_folder, seed_text = sys.argv[1:]
+    arguments = (recipe_name, Path(run_folder), int(seed_text) if seed_text else None)
+    sys.exit(guarded(lambda: Call("r1kit.jobs", arguments)))
