@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.config import EvalConfig, RejectConfig, SFTConfig
-from r1kit.jobs import rank, together
+from r1kit.jobs import alone, rank, schedule
 from r1kit.pipeline import resolve
 from r1kit.recipes import Recipe
 
@@ -90,11 +90,20 @@ def test_a_stage_ranks_by_the_longest_way_to_the_end(tmp_path: Path):
 
 def test_the_time_of_the_plan_counts_what_runs_together(tmp_path: Path):
     stages = resolve(Recipe(small()), tmp_path, 0)
-    one = together(stages, stages, SECONDS, 1, SECONDS)
-    assert one == sum(SECONDS.values())
-    # zero 10, data 5, dev1 5, eval-dev1 4 beside other 20, eval-zero 4.
-    assert together(stages, stages, SECONDS, 2, SECONDS) == 24
-    assert together([], stages, SECONDS, 2, SECONDS) == 0
+    known = SECONDS | {"eval-other": 2.0}
+    one = schedule(stages, stages, known, 1, known)
+    assert max(end for _, end in one.values()) == sum(known.values())
+    two = schedule(stages, stages, known, 2, known)
+    assert (
+        two["zero"] == (0, 10) and two["other"] == (0, 20) and two["data"] == (10, 15) and two["eval-dev1"] == (20, 24)
+    )
+    assert max(end for _, end in two.values()) == 26  # the short evaluations come last
+    assert schedule([], stages, known, 2, known) == {}
+
+
+def test_a_stage_is_alone_when_nothing_runs_beside_it_for_most_of_its_time():
+    assert alone({"a": (0, 10), "b": (0, 4), "c": (10, 12), "d": (11.5, 12.5)}) == {"a", "c"}
+    assert alone({}) == set()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from r1kit.config import (
     RLConfig,
     SFTConfig,
 )
-from r1kit.jobs import together
+from r1kit.jobs import schedule
 from r1kit.pipeline import Stage, mark_of, state_of
 from r1kit.recipes import Recipe
 from r1kit.run import clock
@@ -48,7 +48,8 @@ def show_plan(stages: Sequence[Stage], chosen: Sequence[Stage], recipe: Recipe, 
     console.print(table)
     more = " and the stages whose time is not known" if unknown else ""
     todo = [stage for stage in chosen if stage.name in left]
-    about = clock(together(todo, stages, left, jobs, recipe.seconds))
+    times = schedule(todo, stages, left, jobs, recipe.seconds)
+    about = clock(max((end for _, end in times.values()), default=0.0))
     console.print(f"to do: about {about}{more} ({recipe.machine})" if recipe.seconds else "no times known yet")
 
 

@@ -9,11 +9,11 @@ from r1kit import presets
 from r1kit.config import EvalConfig, OptimConfig, ReadableConfig, RewardConfig
 
 SECONDS = {
-    "eval-base": 5, "eval-student-base": 3, "zero": 378, "eval-zero": 36, "general-zero": 2, "cold-start": 39,
-    "dev1": 29, "eval-dev1": 46, "dev2": 168, "eval-dev2": 52, "dev2-no-language": 163, "eval-dev2-no-language": 47,
-    "rejection-sampling": 77, "dev3": 121, "eval-dev3": 21, "general-dev3": 2, "preferences": 6, "helpful-rm": 6,
-    "safety-rm": 2, "r1": 157, "eval-r1": 48, "general-r1": 3, "hacking": 121, "r1-samples": 58,
-    "student-distilled": 47, "eval-student-distilled": 20, "student-rl": 26, "eval-student-rl": 6,
+    "eval-base": 7, "eval-student-base": 5, "zero": 382, "eval-zero": 66, "general-zero": 3, "cold-start": 10,
+    "dev1": 50, "eval-dev1": 45, "dev2": 560, "eval-dev2": 45, "dev2-no-language": 540, "eval-dev2-no-language": 45,
+    "rejection-sampling": 130, "dev3": 190, "eval-dev3": 36, "general-dev3": 4, "preferences": 9, "helpful-rm": 12,
+    "safety-rm": 4, "r1": 230, "eval-r1": 62, "general-r1": 4, "hacking": 180, "r1-samples": 85,
+    "student-distilled": 80, "eval-student-distilled": 30, "student-rl": 45, "eval-student-rl": 8,
 }  # fmt: skip
 """What each stage took, for the plan."""
 MACHINE = "measured on 2 CPU cores with AVX512-BF16"
