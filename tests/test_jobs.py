@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.config import EvalConfig, RejectConfig, SFTConfig
-from r1kit.jobs import alone, rank, schedule
+from r1kit.jobs import rank, schedule
 from r1kit.pipeline import resolve
 from r1kit.recipes import Recipe
 
@@ -99,11 +99,6 @@ def test_the_time_of_the_plan_counts_what_runs_together(tmp_path: Path):
     )
     assert max(end for _, end in two.values()) == 26  # the short evaluations come last
     assert schedule([], stages, known, 2, known) == {}
-
-
-def test_a_stage_is_alone_when_nothing_runs_beside_it_for_most_of_its_time():
-    assert alone({"a": (0, 10), "b": (0, 4), "c": (10, 12), "d": (11.5, 12.5)}) == {"a", "c"}
-    assert alone({}) == set()
 
 
 @pytest.mark.slow

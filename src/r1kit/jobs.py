@@ -1,9 +1,9 @@
 """Several stages of a recipe at once, each worker a process of its own: `r1kit run demo --jobs 2`.
 
 A small model does not fill many cores: two stages with one core each take less time than one after the other with both.
-A stage waits for its inputs; of those that are ready, the one with the longest way to the end goes first. A stage
-computes on an equal share of the cores, or on all of them where the recipe leaves it alone for most of its time. Which
-of the two follows from the recipe, not from what happens, because results depend on the number of threads.
+A stage waits for its inputs; of those that are ready, the one with the longest way to the end goes first. Each worker
+computes on an equal share of the cores, also while it is alone: results depend on the number of threads, and two stages
+with more threads than cores between them are ten times slower than either.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ def run_stages(
     """
     ranks = rank(stages, seconds)
     waiting = sorted((stage for stage in chosen if state_of(stage, stages) != "done"), key=lambda s: -ranks[s.name])
-    lone = alone(schedule(stages, stages, seconds, jobs, seconds))
-    cores = cpu_cores()
     ended: queue.Queue[Worker] = queue.Queue()
     idle: list[Worker] = []
     running: list[Worker] = []
@@ -46,9 +44,9 @@ def run_stages(
             undone = {stage.name for stage in waiting} | {worker.stage for worker in running}
             for stage in [stage for stage in waiting if not undone & set(stage.inputs)][: jobs - len(running)]:
                 waiting.remove(stage)
-                worker = idle.pop() if idle else Worker(recipe, run, seed, ended)
+                worker = idle.pop() if idle else Worker(recipe, run, seed, max(1, cpu_cores() // jobs), ended)
                 running.append(worker)
-                worker.begin(stage.name, cores if stage.name in lone else max(1, cores // jobs))
+                worker.begin(stage.name)
             on_change({worker.stage for worker in running})
             worker = ended.get()
             if worker.status is not None:
@@ -63,24 +61,24 @@ def run_stages(
 class Worker:
     """A process that runs one stage after the other. What it prints is shown line by line, behind the stage's name."""
 
-    def __init__(self, recipe: str, run: Path, seed: int | None, ended: queue.Queue[Worker]) -> None:
+    def __init__(self, recipe: str, run: Path, seed: int | None, threads: int, ended: queue.Queue[Worker]) -> None:
         self.stage = ""
         self.status: int | None = None
         """Its exit status; None while it lives."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "r1kit.jobs", recipe, str(run), "" if seed is None else str(seed)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
             # A session of its own: Ctrl-C reaches the command, which then ends its workers in order.
             start_new_session=True,
         )  # fmt: skip
         threading.Thread(target=self._show, args=(ended,), daemon=True).start()
 
-    def begin(self, stage: str, threads: int) -> None:
+    def begin(self, stage: str) -> None:
         self.stage = stage
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(f"{threads} {stage}\n")
+            self.process.stdin.write(f"{stage}\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it has died meanwhile, which its status tells
@@ -143,28 +141,13 @@ def schedule(
     return times
 
 
-def alone(times: Mapping[str, tuple[float, float]]) -> set[str]:
-    """Stages beside which nothing runs for most of their time."""
-    found = set()
-    for name, (start, end) in times.items():
-        beside = sum(max(0.0, min(end, e) - max(start, s)) for other, (s, e) in times.items() if other != name)
-        if beside < 0.5 * (end - start):
-            found.add(name)
-    return found
-
-
 def main(recipe: str, run: Path, seed: int | None) -> None:
-    """Run the stages that come in on stdin, a line with threads and name each: a worker of `run_stages`."""
-    import torch
-
+    """Run the stages whose names come in on stdin, one after the other: a worker of `run_stages`."""
     names: queue.Queue[str] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_read, args=(sys.stdin.fileno(), names, busy), daemon=True).start()
     stages = {stage.name: stage for stage in resolve(read_recipe(recipe), run, seed)}
-    while order := names.get():
-        threads, name = order.split()
-        os.environ["OMP_NUM_THREADS"] = threads  # what cpu_cores() says
-        torch.set_num_threads(int(threads))
+    while name := names.get():
         run_stage(stages[name], list(stages.values()))
         busy.clear()
         print(DONE, flush=True)
