@@ -61,9 +61,9 @@ def test_every_command_reaches_its_stage():
     assert evaluate == Call("r1kit.stages.evaluate", (EvaluateConfig(model="runs/zero", num_samples=4),))
     assert call("chat", "m").arguments == (ChatConfig(model="m"),)
     pipeline = call("run", "demo", "--seed", "3")
-    assert pipeline == Call("r1kit.pipeline", ("demo", Path("runs/demo"), 3, "", "", "", False))
+    assert pipeline == Call("r1kit.pipeline", ("demo", Path("runs/demo"), 3, "", "", "", False, 1))
     mine = call("run", "my/recipe.py", "--start", "dev1", "--until", "r1", "--plan")
-    assert mine.arguments == ("my/recipe.py", Path("runs/recipe"), None, "dev1", "r1", "", True)
+    assert mine.arguments == ("my/recipe.py", Path("runs/recipe"), None, "dev1", "r1", "", True, 1)
     for command, module in (("sft", "sft"), ("reject", "reject"), ("preferences", "preferences"),
                             ("reward-model", "reward_model"), ("distill", "distill")):  # fmt: skip
         tiny = call(command, "tiny", "--run", "x")
