@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 START = 3.0
-"""Seconds that a start takes before it computes. What a kill destroys comes on top, so a run outlasts its kills."""
+"""Seconds that a process takes before it computes; with --jobs there are two in a row, the command and its worker.
+
+What a kill destroys comes on top, so a run outlasts its kills."""
 
 
 def main() -> int:
@@ -42,7 +44,9 @@ def main() -> int:
         took = max(time.perf_counter() - start, stage_seconds(folder / "calm"))  # the run may have been there
         expected = outcome(folder / "calm")
         print(f"undisturbed: {took:.0f} s, {len(expected['outputs'])} stages")
-        killed = kill_and_resume(recipe, folder / "killed", args.kills, took, args.moments, folder / "killed.log")
+        log = folder / "killed.log"
+        begin = START if args.jobs == 1 else 3 * START
+        killed = kill_and_resume(recipe, folder / "killed", args.kills, took, args.moments, log, begin)
         different = differences(expected, outcome(folder / "killed"))
     print(f"{killed} kills; " + ("the same end" if not different else "different: " + ", ".join(different)))
     return 1 if different or not expected["outputs"] or killed < args.kills else 0
@@ -58,7 +62,9 @@ def command(recipe: Sequence[str], run: Path, log: Path) -> subprocess.Popen[byt
         )  # fmt: skip
 
 
-def kill_and_resume(recipe: Sequence[str], run: Path, kills: int, seconds: float, seed: int, log: Path) -> int:
+def kill_and_resume(
+    recipe: Sequence[str], run: Path, kills: int, seconds: float, seed: int, log: Path, start: float = START
+) -> int:
     """Run a recipe, SIGKILL it `kills` times at random moments and start it again each time; then let it end.
 
     The moments are spread over `seconds`, the time that a whole run takes. Returns how often it was killed.
@@ -69,7 +75,7 @@ def kill_and_resume(recipe: Sequence[str], run: Path, kills: int, seconds: float
     for before, moment in zip([0.0, *moments], moments, strict=False):
         process = command(recipe, run, log)
         try:
-            process.wait(timeout=moment - before + START)
+            process.wait(timeout=moment - before + start)
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)

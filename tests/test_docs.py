@@ -14,7 +14,7 @@ import pytest
 
 from fake_pipeline import make_fake_pipeline
 from fake_run import make_fake_run
-from r1kit import pipeline, presets
+from r1kit import graph, pipeline, presets
 from r1kit.cli import PipelineFlags, UsageError, parse
 from r1kit.config import (
     AlgoConfig,
@@ -368,16 +368,16 @@ def test_the_recipes_page_has_the_demos_stages():
     stages = demo.stages()
     rows = set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
     assert rows == {re.sub(r"^(eval|general)-.*", r"\1-*", name) for name in stages}
-    (graph,) = [body for body in blocks(ROOT / "docs" / "recipe.md", "") if "->" in body]
+    (drawing,) = [body for body in blocks(ROOT / "docs" / "recipe.md", "") if "->" in body]
     drawn: dict[str, set[str]] = {}
-    for line in graph.splitlines():
+    for line in drawing.splitlines():
         sources, made, *scored = [set(re.findall(r"[\w-]+", part)) - {"-"} for part in line.split("->")]
         drawn |= {name: sources for name in made} | {name: made for part in scored for name in part}
     models = {"demo-base", "demo-student"}
     for name, config in stages.items():
         if name not in ("eval-base", "eval-student-base"):
             base = {config.model} & models if not isinstance(config, EvalConfig) else set()
-            assert drawn.pop(name) == pipeline.references(config) | base, name
+            assert drawn.pop(name) == graph.references(config) | base, name
     assert not drawn
 
 

@@ -24,10 +24,12 @@ LAYERS = [
     {"training", "report"},
     {"hub"},
     {"stages"},
-    {"recipe_checks"},
+    {"recipe_checks", "graph"},
+    {"jobs"},
+    {"plan"},
     {"pipeline"},
     {"cli"},
-    {"__main__"},
+    {"__main__", "worker"},
 ]
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
 HEAVY = {"torch", "transformers"}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from r1kit.config import EvalConfig, RejectConfig, SFTConfig
+from r1kit.graph import resolve
 from r1kit.jobs import rank, schedule
-from r1kit.pipeline import resolve
 from r1kit.recipes import Recipe
 
 SECONDS = {"zero": 10.0, "data": 5.0, "dev1": 5.0, "eval-zero": 4.0, "eval-dev1": 4.0, "other": 20.0}
@@ -68,7 +68,7 @@ def alive(folder: Path) -> list[int]:
             words = path.read_bytes().split(b"\0")
         except OSError:  # it has just ended
             continue
-        if b"r1kit.jobs" in words and str(folder).encode() in words:
+        if b"r1kit.worker" in words and str(folder).encode() in words:
             found.append(int(path.parent.name))
     return found
 

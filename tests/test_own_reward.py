@@ -11,7 +11,7 @@ import pytest
 
 from r1kit import cli
 from r1kit.config import RewardConfig, RLConfig
-from r1kit.pipeline import key_of, resolve
+from r1kit.graph import key_of, resolve
 from r1kit.recipes import Recipe
 from r1kit.rewards import VerdictPool
 from r1kit.rewards.own import own_function

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from r1kit import pipeline, recipes
+from r1kit import graph, pipeline, recipes
 from r1kit.config import EvalConfig, RejectConfig, RLConfig, SFTConfig
-from r1kit.pipeline import MARK, choose, key_of, references, resolve, state_of
+from r1kit.graph import MARK, key_of, references, resolve, state_of
+from r1kit.pipeline import choose
 from r1kit.recipes import Recipe, load_recipe
 from r1kit.report import report
 
@@ -38,14 +39,14 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert folder is not None
         done.append(folder.name)
         texts = [repr(replace(config, **{place(config): Path("x")}))]
-        inputs = [Path(text) for text in pipeline._strings(config) if (Path(text) / MARK).exists()]
+        inputs = [Path(text) for text in graph._strings(config) if (Path(text) / MARK).exists()]
         texts += [(path / "result.jsonl").read_text() for path in inputs]
         (folder / "result.jsonl").write_text("\n".join(texts))
 
     def place(config: Any) -> str:
         return "out" if isinstance(config, EvalConfig) else "run"
 
-    monkeypatch.setattr(pipeline, "execute", execute)
+    monkeypatch.setattr(graph, "execute", execute)
     monkeypatch.setattr(pipeline, "check_stages", lambda chosen, configs: None)
     monkeypatch.setattr(report, "main", lambda run: run / "report.html")
     return done
@@ -54,7 +55,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     def run(stages: dict[str, Any], **flags: Any) -> None:
-        monkeypatch.setattr(pipeline, "load_recipe", lambda name: Recipe(stages))
+        monkeypatch.setattr(graph, "load_recipe", lambda name: Recipe(stages))
         pipeline.main("recipe", tmp_path / "run", flags.pop("seed", 0), **flags)
 
     return run
@@ -113,7 +114,7 @@ def test_a_changed_stage_and_what_depends_on_it_run_again(ran: list[str], go: Ca
 
 def test_inputs_count_by_what_they_hold(ran: list[str], go: Callable[..., None], monkeypatch: pytest.MonkeyPatch):
     """A stage that runs again and comes out the same changes nothing after it."""
-    monkeypatch.setattr(pipeline, "output_digest", lambda folder: "same")
+    monkeypatch.setattr(graph, "output_digest", lambda folder: "same")
     go(CHAIN)
     ran.clear()
     go({**CHAIN, "zero": RLConfig(steps=7)})
@@ -121,7 +122,7 @@ def test_inputs_count_by_what_they_hold(ran: list[str], go: Callable[..., None],
 
 
 def test_a_moved_folder_is_still_done(ran: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(pipeline, "load_recipe", lambda name: Recipe(CHAIN))
+    monkeypatch.setattr(graph, "load_recipe", lambda name: Recipe(CHAIN))
     monkeypatch.chdir(tmp_path)
     pipeline.main("recipe", Path("here"), 0)
     ran.clear()
@@ -167,7 +168,7 @@ def test_a_folder_of_the_users_counts_by_what_it_holds(ran: list[str], go: Calla
 
 
 def test_a_stage_that_was_cut_off_goes_on(ran: list[str], go: Callable[..., None], monkeypatch, tmp_path: Path):
-    scripted = pipeline.execute
+    scripted = graph.execute
 
     def killed(config: Any) -> None:
         if isinstance(config, SFTConfig):
@@ -175,14 +176,14 @@ def test_a_stage_that_was_cut_off_goes_on(ran: list[str], go: Callable[..., None
             raise KeyboardInterrupt
         scripted(config)
 
-    monkeypatch.setattr(pipeline, "execute", killed)
+    monkeypatch.setattr(graph, "execute", killed)
     with pytest.raises(KeyboardInterrupt):
         go(CHAIN)
     stages = resolve(Recipe(CHAIN), tmp_path / "run", 0)
     assert {stage.name: state_of(stage, stages) for stage in stages} == {
         "zero": "done", "eval-zero": "done", "data": "done", "dev1": "begun", "eval-dev1": "new",
     }  # fmt: skip
-    monkeypatch.setattr(pipeline, "execute", scripted)
+    monkeypatch.setattr(graph, "execute", scripted)
     ran.clear()
     go(CHAIN)
     assert ran == ["dev1", "eval-dev1"]
@@ -263,7 +264,7 @@ def test_a_recipe_file(tmp_path: Path):
         "from r1kit.config import RLConfig\n\n\ndef stages():\n    return {'zero': RLConfig(steps='ten')}\n"
     )
     with pytest.raises(ValueError, match=r"mine.py, line 5: RLConfig.steps is 'ten'; give a whole number"):
-        pipeline.read_recipe(str(path))
+        graph.read_recipe(str(path))
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_recipe("nowhere.py")
     with pytest.raises(ValueError, match="no recipe 'dmeo'; recipes are demo"):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from r1kit import pipeline
+from r1kit import graph
 from r1kit.config import DistillConfig, RewardModelConfig, RLConfig, SFTConfig, from_dict, to_dict
 from r1kit.presets import DISTILL, PRETRAIN, RL
 from r1kit.recipe_checks import check_stages
@@ -243,7 +243,7 @@ def test_in_a_recipe_they_change_no_result(tmp_path: Path, nothing_installed: No
     plain = SFTConfig(data=("rows.jsonl",))
     shown = replace(plain, track=("wandb",), push_to_hub="org/name")
     made = [
-        pipeline.resolve(Recipe({"a": one, "b": DistillConfig(teacher="@a", sft=one)}), tmp_path, 0)
+        graph.resolve(Recipe({"a": one, "b": DistillConfig(teacher="@a", sft=one)}), tmp_path, 0)
         for one in (plain, shown)
     ]
     assert [len(stages) for stages in made] == [2, 2]

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from r1kit.pipeline import Stage, read_recipe, resolve, run_stage, state_of
+from r1kit.graph import Stage, read_recipe, resolve, run_stage, state_of
 from r1kit.run import cpu_cores
 
 PATIENCE = 60.0
@@ -66,7 +66,7 @@ class Worker:
         self.status: int | None = None
         """Its exit status; None while it lives."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "r1kit.jobs", recipe, str(run), "" if seed is None else str(seed)],
+            [sys.executable, "-m", "r1kit.worker", recipe, str(run), "" if seed is None else str(seed)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
             # A session of its own: Ctrl-C reaches the command, which then ends its workers in order.
@@ -164,11 +164,3 @@ def _read(pipe: int, names: queue.Queue[str], busy: threading.Event) -> None:
     if busy.is_set():
         os._exit(143)
     names.put("")
-
-
-if __name__ == "__main__":
-    from r1kit.cli import Call, guarded
-
-    recipe_name, run_folder, seed_text = sys.argv[1:]
-    arguments = (recipe_name, Path(run_folder), int(seed_text) if seed_text else None)
-    sys.exit(guarded(lambda: Call("r1kit.jobs", arguments)))

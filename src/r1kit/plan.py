@@ -18,8 +18,8 @@ from r1kit.config import (
     RLConfig,
     SFTConfig,
 )
+from r1kit.graph import Stage, mark_of, state_of
 from r1kit.jobs import schedule
-from r1kit.pipeline import Stage, mark_of, state_of
 from r1kit.recipes import Recipe
 from r1kit.run import clock
 
