@@ -45,7 +45,7 @@ def main() -> int:
         expected = outcome(folder / "calm")
         print(f"undisturbed: {took:.0f} s, {len(expected['outputs'])} stages")
         log = folder / "killed.log"
-        begin = START if args.jobs == 1 else 3 * START
+        begin = START if args.jobs == 1 else 2 * START
         killed = kill_and_resume(recipe, folder / "killed", args.kills, took, args.moments, log, begin)
         different = differences(expected, outcome(folder / "killed"))
     print(f"{killed} kills; " + ("the same end" if not different else "different: " + ", ".join(different)))
