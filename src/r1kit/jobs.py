@@ -3,7 +3,7 @@
 A small model does not fill many cores: two stages with one core each take less time than one after the other with both.
 A stage waits for its inputs; of those that are ready, the one with the longest way to the end goes first. Each worker
 computes on an equal share of the cores, also while it is alone: results depend on the number of threads, and two stages
-with more threads than cores between them are ten times slower than either.
+with more threads than cores between them are far slower than either.
 """
 
 from __future__ import annotations

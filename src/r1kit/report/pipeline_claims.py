@@ -30,8 +30,8 @@ TRIED: dict[str, str] = {
     "C7a": "more of Dev2's samples and epochs for Dev3 add two points to R1; RL for all scenarios at T=1 or for 64 "
     "steps one at most; twice its rate costs three to five",
     "C7b": "the rest is searches that go in circles and, at T=1, thoughts that a rare token derails; other rates, "
-    "batches and epochs of Dev3, sampling Dev2 at T=0.3 and longer RL change it by a point or two, and none is above "
-    "95% with every seed",
+    "batches and epochs of Dev3, sampling Dev2 at T=0.3 and longer RL, tried on an earlier Dev2, change it by a point "
+    "or two",
     "C9": "at 2.5e-4 the quality fell by 3 to 25 points, at 3.5e-4 by 11 to 22",
 }
 """Claim -> what was tried, shown when the claim does not hold."""
