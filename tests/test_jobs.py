@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from r1kit.config import EvalConfig, RejectConfig, SFTConfig
 from r1kit.graph import resolve
-from r1kit.jobs import rank, schedule
+from r1kit.jobs import _read, rank, schedule
 from r1kit.recipes import Recipe
 
 SECONDS = {"zero": 10.0, "data": 5.0, "dev1": 5.0, "eval-zero": 4.0, "eval-dev1": 4.0, "other": 20.0}
@@ -151,3 +153,16 @@ def test_no_jobs_are_a_mistake(tmp_path: Path):
     process = run("tiny", "--run", str(tmp_path / "run"), "--jobs", "0")
     text, _ = process.communicate()
     assert process.returncode == 2 and "--jobs is 0; give how many stages" in text
+
+
+@pytest.mark.parametrize(("sent", "status", "then"), [(b"zero\n", [143], "zero"), (b"", [], "")])
+def test_a_worker_ends_at_once_with_whoever_started_it(monkeypatch: pytest.MonkeyPatch, sent: bytes, status, then: str):
+    reading, writing = os.pipe()
+    os.write(writing, sent)
+    os.close(writing)
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    names: queue.Queue[str] = queue.Queue()
+    _read(reading, names, threading.Event())
+    os.close(reading)
+    assert ended == status and names.get() == then  # busy: at once; idle: its loop ends
