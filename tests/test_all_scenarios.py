@@ -109,6 +109,32 @@ def test_general_prompts_take_part_from_a_step_on():
     assert [p.task for p in draw_problems([], general, only, 0, 1)] == ["general"] * 8
 
 
+@pytest.mark.parametrize(("minibatches", "inner_epochs", "rounds"), [(1, 1, 1), (4, 1, 1), (2, 2, 1), (1, 1, 3)])
+def test_no_problem_is_passed_over_or_seen_twice(minibatches: int, inner_epochs: int, rounds: int):
+    steps = minibatches * inner_epochs
+    cfg = RLConfig(
+        problems_per_step=4, minibatches=minibatches, inner_epochs=inner_epochs, steps=6 * steps, save_every=steps,
+        eval_every=0, general_tasks=("general",), general_share=0.25, general_from=2 * steps,
+    )  # fmt: skip
+    reasoning, general = Positions("sum"), Positions("general")
+    for step in range(0, cfg.steps, steps):
+        draw_problems([reasoning], [general], cfg, step, rounds)  # type: ignore[list-item]
+    size = 4 * minibatches * rounds
+    assert reasoning.taken == list(range(5 * size)) and general.taken == list(range(size))
+
+
+class Positions:
+    """A set of problems that remembers which of its positions were taken."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.taken: list[int] = []
+
+    def take(self, start: int, count: int) -> list[Problem]:
+        self.taken += range(start, start + count)
+        return [replace(SUM, id=f"{self.name}:{start + i}", task=self.name) for i in range(count)]
+
+
 def test_each_prompt_is_scored_by_the_model_of_its_set(monkeypatch: pytest.MonkeyPatch):
     class Scorer:
         def __init__(self, kind: str) -> None:

@@ -104,13 +104,13 @@ def test_sun_zis_problem():
 
 
 @pytest.mark.parametrize("spec", [*GENERATED, "file"])
-def test_problems_are_a_function_of_seed_and_step(spec: str, tmp_path: Path):
+def test_problems_are_a_function_of_seed_and_position(spec: str, tmp_path: Path):
     spec = write_rows(tmp_path / "sums.jsonl", sums(60)) if spec == "file" else spec
     problems = load_problems(spec, "train", 3)
-    later = problems.at(5, 8)
-    assert load_problems(spec, "train", 3).at(5, 8) == later == problems.take(40, 8)
-    assert load_problems(spec, "train", 4).at(5, 8) != later
-    assert problems.at(6, 8) != later
+    later = problems.take(40, 8)
+    assert load_problems(spec, "train", 3).take(40, 8) == later
+    assert load_problems(spec, "train", 4).take(40, 8) != later
+    assert problems.take(48, 8) != later
     assert len({p.id for p in later}) == 8
     assert problems.first(5) == problems.first(10)[:5]
 
@@ -138,19 +138,19 @@ def test_too_many_distinct_problems_are_refused(tmp_path: Path):
 def test_mix_takes_as_many_of_each_task_and_skips_none(tmp_path: Path):
     files = [write_rows(tmp_path / f"{name}.jsonl", [{**row, "split": "train"} for row in sums(9)]) for name in "abc"]
     sets = [load_problems(file, "train", 0) for file in files]
-    steps = [mix(sets, step, 4) for step in range(6)]
+    steps = [mix(sets, 4 * step, 4) for step in range(6)]
     assert [len(step) for step in steps] == [4] * 6
     assert all(max(c.values()) - min(c.values()) <= 1 for c in (Counter(p.task for p in step) for step in steps))
     for problems, name in zip(sets, "abc", strict=True):
         assert [p for step in steps for p in step if p.task == name] == problems.take(0, 8)
-    assert mix(sets, 4, 4) == steps[4]
+    assert mix(sets, 16, 4) == steps[4]
     with pytest.raises(ValueError, match="named twice"):
         mix([sets[0], sets[0]], 0, 2)
 
 
 def test_mix_of_one_set_is_the_set():
     problems = load_problems("countdown", "train", 0)
-    assert mix([problems], 3, 5) == problems.at(3, 5)
+    assert mix([problems], 15, 5) == problems.take(15, 5)
 
 
 def test_unknown_task_lists_what_exists():

@@ -228,12 +228,19 @@ def draw_problems(
 ) -> list[Problem]:
     """The problems of `rounds` rollouts' worth at `step`: a pure function of (seed, step).
 
-    From `general_from` on, `general_share` of each round's are general prompts.
+    From `general_from` on, `general_share` of each round's are general prompts. Each kind goes on where the rollout
+    before ended, so that a finite set is seen whole before any of it is seen again.
     """
     wanted = cfg.problems_per_step * cfg.minibatches
-    general = round(wanted * cfg.general_share) if general_sets and step >= cfg.general_from else 0
-    reasoning = mix(problem_sets, step, (wanted - general) * rounds) if wanted > general else []
-    others = mix(general_sets, step, general * rounds) if general else []
+    mixed = (
+        max(0, step - cfg.general_from) // cfg.steps_per_rollout if general_sets else 0
+    )  # earlier rollouts with both
+    alone = step // cfg.steps_per_rollout - mixed
+    share = round(wanted * cfg.general_share)
+    general = share if general_sets and step >= cfg.general_from else 0
+    start = (alone * wanted + mixed * (wanted - share)) * rounds
+    reasoning = mix(problem_sets, start, (wanted - general) * rounds) if wanted > general else []
+    others = mix(general_sets, mixed * share * rounds, general * rounds) if general else []
     drawn: list[Problem] = []
     for turn in range(rounds):
         drawn += reasoning[turn * (wanted - general) : (turn + 1) * (wanted - general)]

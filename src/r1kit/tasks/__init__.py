@@ -43,10 +43,6 @@ class ProblemSet(Protocol):
         """Problems at positions start..start+count-1, different ones where the task has that many."""
         ...
 
-    def at(self, step: int, count: int) -> list[Problem]:
-        """Problems of a step that takes `count` of them: a pure function of (seed, step)."""
-        ...
-
     def first(self, num_problems: int) -> list[Problem]:
         """As many distinct problems, for evaluation; ValueError when there are fewer."""
         ...
@@ -126,15 +122,15 @@ def is_heldout(key: str) -> bool:
     return int.from_bytes(hashlib.sha256(key.encode()).digest(), "big") % HELDOUT_SHARE == 0
 
 
-def mix(problem_sets: Sequence[ProblemSet], step: int, count: int) -> list[Problem]:
-    """`count` problems of a step, from the sets in turn; the turn goes on from step to step, so that all get as many.
+def mix(problem_sets: Sequence[ProblemSet], start: int, count: int) -> list[Problem]:
+    """`count` problems from position `start` on, from the sets in turn; all get as many where calls go on one another.
 
-    A pure function of the sets' seeds and (step, count).
+    A pure function of the sets' seeds and (start, count).
     """
     names = [problems.name for problems in problem_sets]
     if len(set(names)) < len(names):
         raise ValueError(f"tasks {', '.join(names)}: one is named twice; name each task once")
-    start, turns = step * count, len(problem_sets)
+    turns = len(problem_sets)
     mixed: dict[int, Problem] = {}
     for turn, problems in enumerate(problem_sets):
         positions = range(start + (turn - start) % turns, start + count, turns)
@@ -166,9 +162,6 @@ class GeneratedProblems:
             else:
                 taken[problem.id] = problem
         return [*taken.values(), *repeated]
-
-    def at(self, step: int, count: int) -> list[Problem]:
-        return self.take(step * count, count)
 
     def first(self, num_problems: int) -> list[Problem]:
         rng = random.Random(f"{self.name}/{self.split}/{self.seed}/first")
@@ -217,9 +210,6 @@ class FiniteProblems:
             epoch, offset = divmod(start + len(taken), size)
             taken += self._epoch(epoch)[offset : offset + count - len(taken)]
         return taken
-
-    def at(self, step: int, count: int) -> list[Problem]:
-        return self.take(step * count, count)
 
     def first(self, num_problems: int) -> list[Problem]:
         if num_problems > len(self.problems):
