@@ -214,7 +214,8 @@ def sample_student(
     params = SamplingParams(temperature=how.temperature, max_new_tokens=how.max_new_tokens, stop_tokens=stops)
     problems = mix(problem_sets, step * how.problems_per_step, how.problems_per_step)
     groups, seconds = sample_groups(
-        sampler, tokenizer, problems, params, how.group_size, template=cfg.sft.template, seed=f"{cfg.sft.seed}/{step}", reward=RewardConfig(), on_progress=on_progress,
+        sampler, tokenizer, problems, params, how.group_size, template=cfg.sft.template,
+        seed=f"{cfg.sft.seed}/{step}", reward=RewardConfig(), on_progress=on_progress,
     )  # fmt: skip
     samples = [sample for group in groups for sample in group]
     lengths = [len(sample.completion.tokens) for sample in samples]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from r1kit.algo.packing import Batch, Packable, microbatches, pack
 from r1kit.config import Device, DType
 from r1kit.model.chat import CHAT, render_prompt
+from r1kit.model.deepseek_v3 import DeepseekConfig, DeepseekV3
 from r1kit.model.device import resolve_device, resolve_dtype
 from r1kit.model.generic import GenericModel
 from r1kit.model.hf import load_model
@@ -63,6 +64,14 @@ class TransformerRewardModel(RewardModel, Transformer):
         self.reward_head = nn.Parameter(torch.zeros(1, config.hidden))
 
 
+class DeepseekRewardModel(RewardModel, DeepseekV3):
+    """Made of DeepSeek-V3's decoder."""
+
+    def __init__(self, config: DeepseekConfig) -> None:
+        super().__init__(config)
+        self.reward_head = nn.Parameter(torch.zeros(1, config.hidden))
+
+
 class GenericRewardModel(RewardModel, GenericModel):
     """Made of a model that runs through transformers."""
 
@@ -73,21 +82,22 @@ class GenericRewardModel(RewardModel, GenericModel):
 
 @torch.no_grad()
 def add_head(model: Decoder, head_1D: Tensor) -> RewardModel:
-    """A reward model with the weights, type and device of `model`, which is not to be used after. ValueError for
-    DeepSeek-V3."""
+    """A reward model with the weights, type and device of `model`, which is not to be used after."""
     weight = model.embed.weight
     match model:
-        case Transformer():
-            reward_model = TransformerRewardModel(model.config).to(weight.dtype).to(weight.device)
-            reward_model.load_state_dict(model.state_dict(), strict=False)
         case GenericModel():
-            reward_model = GenericRewardModel(model)
+            reward_model: RewardModel = GenericRewardModel(model)
             reward_model.reward_head.data = reward_model.reward_head.to(weight)
+        case DeepseekV3():
+            reward_model = DeepseekRewardModel(model.config)
+            reward_model.kept = model.kept
+        case Transformer():
+            reward_model = TransformerRewardModel(model.config)
         case _:
-            raise ValueError(
-                f"reward models are not made of {model.config.model_type} models; give --model another one, such as a "
-                f"DeepSeek-R1 distilled Qwen or Llama"
-            )
+            raise TypeError(f"no reward model is made of a {type(model).__name__}")
+    if not isinstance(model, GenericModel):
+        reward_model = reward_model.to(weight.dtype).to(weight.device)
+        reward_model.load_state_dict(model.state_dict(), strict=False)
     reward_model.reward_head.copy_(head_1D)
     return reward_model
 
