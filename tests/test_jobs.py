@@ -166,3 +166,16 @@ def test_a_worker_ends_at_once_with_whoever_started_it(monkeypatch: pytest.Monke
     _read(reading, names, threading.Event())
     os.close(reading)
     assert ended == status and names.get() == then  # busy: at once; idle: its loop ends
+
+
+def test_a_worker_refuses_a_stage_that_was_edited_meanwhile(tmp_path: Path):
+    (tmp_path / "small.py").write_text(RECIPE)
+    command = [sys.executable, "-m", "r1kit.worker", str(tmp_path / "small.py"), str(tmp_path / "run"), "0"]
+    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin and process.stderr
+    process.stdin.write("data 0123\n")
+    process.stdin.flush()
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 2, said
+    assert "its stage 'data' has changed since the command began; give it again" in said
+    assert not (tmp_path / "run" / "data").exists()

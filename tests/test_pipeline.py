@@ -6,6 +6,8 @@ Most tests put a scripted stage in place of the real ones; one runs real stages.
 from __future__ import annotations
 
 import json
+import queue
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 
 from r1kit import graph, pipeline, recipes
-from r1kit.config import EvalConfig, RejectConfig, RLConfig, SFTConfig
+from r1kit import jobs as jobs_module
+from r1kit.config import DistillConfig, EvalConfig, RejectConfig, RLConfig, SFTConfig
 from r1kit.graph import MARK, key_of, references, resolve, state_of
 from r1kit.pipeline import choose
 from r1kit.recipes import Recipe, load_recipe
@@ -112,13 +115,61 @@ def test_a_changed_stage_and_what_depends_on_it_run_again(ran: list[str], go: Ca
     assert len(ran) == 5
 
 
-def test_inputs_count_by_what_they_hold(ran: list[str], go: Callable[..., None], monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_inputs_count_by_what_they_hold(ran: list[str], go: Callable[..., None], monkeypatch: pytest.MonkeyPatch, jobs):
     """A stage that runs again and comes out the same changes nothing after it."""
+    monkeypatch.setattr(jobs_module, "Worker", InlineWorker)
     monkeypatch.setattr(graph, "output_digest", lambda folder: "same")
+    go(CHAIN, jobs=jobs)
+    assert len(ran) == 5
+    ran.clear()
+    go({**CHAIN, "zero": RLConfig(steps=7)}, jobs=jobs)
+    assert ran == ["zero"]
+
+
+class InlineWorker:
+    """In place of a worker process: runs a stage at once, here."""
+
+    def __init__(
+        self, recipe: str, run: Path, seed: int | None, threads: int, ended: queue.Queue[InlineWorker]
+    ) -> None:
+        self.stages = tuple(resolve(graph.read_recipe(recipe), run, seed))
+        self.ended, self.status, self.stage = ended, None, ""
+        self.process = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+
+    def begin(self, stage: graph.Stage) -> None:
+        self.stage = stage.name
+        graph.run_stage(stage, self.stages)
+        self.ended.put(self)
+
+
+def test_what_somebody_edits_counts_and_what_is_gone_is_made_again(ran: list[str], go, tmp_path: Path):
     go(CHAIN)
     ran.clear()
-    go({**CHAIN, "zero": RLConfig(steps=7)})
-    assert ran == ["zero"]
+    data = tmp_path / "run" / "data" / "result.jsonl"
+    data.write_text(data.read_text() + "a row by hand")  # as the paper's authors did with the cold start's
+    go(CHAIN)
+    assert ran == ["dev1", "eval-dev1"] and data.read_text().endswith("by hand")
+    ran.clear()
+    go(CHAIN)
+    assert ran == []
+    (tmp_path / "run" / "data" / "report.html").write_text("not of the stage")
+    data.touch()
+    go(CHAIN)
+    assert ran == []
+    data.unlink()
+    go(CHAIN)
+    assert ran == ["data", "dev1", "eval-dev1"] and "by hand" not in data.read_text()
+
+
+def test_speed_is_no_part_of_a_distillation_either(tmp_path: Path):
+    def identity(config: DistillConfig) -> str:
+        return resolve(Recipe({"student": config}), tmp_path, 0)[0].identity
+
+    usual = DistillConfig(teacher="demo-base")
+    fast = replace(usual, samples=replace(usual.samples, rows=9), sft=replace(usual.sft, tokens_per_microbatch=99))
+    assert identity(fast) == identity(usual)
+    assert identity(replace(usual, sft=replace(usual.sft, epochs=9))) != identity(usual)
 
 
 def test_a_moved_folder_is_still_done(ran: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -180,6 +231,8 @@ def test_a_stage_that_was_cut_off_goes_on(ran: list[str], go: Callable[..., None
     with pytest.raises(KeyboardInterrupt):
         go(CHAIN)
     stages = resolve(Recipe(CHAIN), tmp_path / "run", 0)
+    said = json.loads((tmp_path / "run" / "pipeline.json").read_text())
+    assert [row["state"] for row in said["stages"]].count("running") == 0 and said["wall_seconds"] > 0
     assert {stage.name: state_of(stage, stages) for stage in stages} == {
         "zero": "done", "eval-zero": "done", "data": "done", "dev1": "begun", "eval-dev1": "new",
     }  # fmt: skip

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
 
 def folder_digest(folder: Path, leave_out: Collection[str] = ()) -> str:
     """Hash of a folder's files and of those below it, with their names; hidden ones and `leave_out` do not count."""
-    files = sorted(
-        p for p in folder.rglob("*") if p.is_file() and p.name not in leave_out and not p.name.startswith(".")
-    )
-    named = [[str(path.relative_to(folder)), file_digest(path)] for path in files]
+    return digest_of(folder, folder_files(folder, leave_out))
+
+
+def folder_files(folder: Path, leave_out: Collection[str] = ()) -> list[str]:
+    """Names of those files, as they are below the folder."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in leave_out and not p.name.startswith("."))
+    return [str(path.relative_to(folder)) for path in sorted(files)]
+
+
+def digest_of(folder: Path, names: Sequence[str]) -> str:
+    """Hash of some files below a folder, with their names. FileNotFoundError where one is gone."""
+    named = [[name, file_digest(folder / name)] for name in names]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from r1kit.config import (
     SFTConfig,
     to_dict,
 )  # fmt: skip
-from r1kit.digest import file_digest, folder_digest
+from r1kit.digest import digest_of, file_digest, folder_digest, folder_files
 from r1kit.model.hf import SHIPPED, model_folder
 from r1kit.recipes import Recipe, load_recipe
-from r1kit.run import CHANGEABLE, write_json_atomic
+from r1kit.run import flat, is_changeable, write_json_atomic
 
 KINDS: dict[type, str] = {
     PretrainConfig: "pretrain", RLConfig: "rl", SFTConfig: "sft", RejectConfig: "reject",
@@ -99,7 +99,7 @@ def _stage(name: str, config: Any, run: Path, seed: int | None) -> Stage:
     if type(config) not in KINDS:
         raise ValueError(f"recipe: stage {name!r} is a {type(config).__name__}; give a config of r1kit.config")
     seeded = with_seed(config, seed)
-    plain = {key: value for key, value in _flat(to_dict(seeded)).items() if key not in CHANGEABLE and key != "out"}
+    plain = {key: value for key, value in flat(to_dict(seeded)).items() if not is_changeable(key) and key != "out"}
     identity = hashlib.sha256(json.dumps([KINDS[type(config)], plain], sort_keys=True).encode()).hexdigest()
     folder = run / name
     place = {"out": folder} if isinstance(config, EvalConfig) else {"run": folder}
@@ -137,13 +137,6 @@ def _strings(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
 def key_of(stage: Stage, stages: Sequence[Stage]) -> str | None:
     """Hash of all that the stage's result depends on; None while an input is not done."""
     by_name = {other.name: other for other in stages}
@@ -151,19 +144,24 @@ def key_of(stage: Stage, stages: Sequence[Stage]) -> str | None:
     for name in stage.inputs:
         if state_of(by_name[name], stages) != "done":
             return None
-        inputs[name] = mark_of(by_name[name])["output"]
+        inputs[name] = output_of(by_name[name])
     outside = {text: _outside(text) for text in stage.outside}
     return hashlib.sha256(json.dumps([stage.identity, inputs, outside], sort_keys=True).encode()).hexdigest()
 
 
 def state_of(stage: Stage, stages: Sequence[Stage]) -> str:
-    """done, begun (it goes on where it stopped), changed (its config or inputs are not what they were) or new."""
+    """done, begun (it goes on where it stopped), changed (its config or inputs are not what they were) or new.
+
+    Files that somebody has edited leave it done, and change what depends on it; without one of them it is changed.
+    """
     mark = mark_of(stage)
     if not mark:
         return "new"
     if mark["key"] != key_of(stage, stages):
         return "changed"
-    return "done" if mark["state"] == "done" else "begun"
+    if mark["state"] != "done":
+        return "begun"
+    return "done" if output_of(stage) is not None else "changed"
 
 
 def run_stage(stage: Stage, stages: Sequence[Stage]) -> None:
@@ -186,7 +184,9 @@ def run_stage(stage: Stage, stages: Sequence[Stage]) -> None:
     finally:
         seconds += time.perf_counter() - start
         write_json_atomic(stage.folder / MARK, {"key": key, "state": "begun", "seconds": seconds})
-    done = {"key": key, "state": "done", "seconds": seconds, "output": output_digest(stage.folder)}
+    root = output_root(stage.folder)
+    files = _signs(root, folder_files(root, NOT_OUTPUT))
+    done = {"key": key, "state": "done", "seconds": seconds, "output": output_digest(stage.folder), "files": files}
     write_json_atomic(stage.folder / MARK, done)
 
 
@@ -214,11 +214,33 @@ def execute(config: Any) -> None:
     stage.main(config)  # type: ignore[attr-defined]
 
 
+def output_of(stage: Stage) -> str | None:
+    """Hash of what a stage that is done holds now; None where a file of it is gone.
+
+    While sizes and times are those of its end, the hash is that one: weights are large, and a plan asks often.
+    """
+    mark, root = mark_of(stage), output_root(stage.folder)
+    files = mark.get("files", {})
+    if any(not (root / name).is_file() for name in files):
+        return None
+    return mark["output"] if _signs(root, files) == files else digest_of(root, list(files))
+
+
 def output_digest(folder: Path) -> str:
     """Hash of what a folder holds: its last checkpoint's model where it has one, else its files without times."""
+    return folder_digest(output_root(folder), NOT_OUTPUT)
+
+
+def output_root(folder: Path) -> Path:
+    """The last checkpoint in a stage's folder; the folder where it has none."""
     checkpoints = sorted(folder.glob("checkpoints/step-*")) or sorted(folder.glob("student/checkpoints/step-*"))
-    root = checkpoints[-1] if checkpoints else folder
-    return folder_digest(root, NOT_OUTPUT)
+    return checkpoints[-1] if checkpoints else folder
+
+
+def _signs(folder: Path, names: Collection[str]) -> dict[str, list[int]]:
+    """Size in bytes and time in ns of each file."""
+    about = {name: (folder / name).stat() for name in names}
+    return {name: [one.st_size, one.st_mtime_ns] for name, one in about.items()}
 
 
 def _outside(text: str) -> list[str]:

@@ -35,18 +35,19 @@ def run_stages(
     given again.
     """
     ranks = rank(stages, seconds)
-    waiting = sorted((stage for stage in chosen if state_of(stage, stages) != "done"), key=lambda s: -ranks[s.name])
+    waiting = sorted(chosen, key=lambda stage: -ranks[stage.name])
     ended: queue.Queue[Worker] = queue.Queue()
     idle: list[Worker] = []
     running: list[Worker] = []
     try:
-        while waiting or running:
+        # Looked at each time: what is made again may turn out as before, and then nothing after it is done again.
+        while (waiting := [stage for stage in waiting if state_of(stage, stages) != "done"]) or running:
             undone = {stage.name for stage in waiting} | {worker.stage for worker in running}
             for stage in [stage for stage in waiting if not undone & set(stage.inputs)][: jobs - len(running)]:
                 waiting.remove(stage)
                 worker = idle.pop() if idle else Worker(recipe, run, seed, max(1, cpu_cores() // jobs), ended)
                 running.append(worker)
-                worker.begin(stage.name)
+                worker.begin(stage)
             on_change({worker.stage for worker in running})
             worker = ended.get()
             if worker.status is not None:
@@ -74,11 +75,11 @@ class Worker:
         )  # fmt: skip
         threading.Thread(target=self._show, args=(ended,), daemon=True).start()
 
-    def begin(self, stage: str) -> None:
-        self.stage = stage
+    def begin(self, stage: Stage) -> None:
+        self.stage = stage.name
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(f"{stage}\n")
+            self.process.stdin.write(f"{stage.name} {stage.identity}\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it has died meanwhile, which its status tells
@@ -142,12 +143,18 @@ def schedule(
 
 
 def main(recipe: str, run: Path, seed: int | None) -> None:
-    """Run the stages whose names come in on stdin, one after the other: a worker of `run_stages`."""
+    """Run the stages whose names and identities come in on stdin, one after the other: a worker of `run_stages`.
+
+    ValueError for a stage that the recipe, which may have been edited meanwhile, no longer has like that.
+    """
     names: queue.Queue[str] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_read, args=(sys.stdin.fileno(), names, busy), daemon=True).start()
     stages = {stage.name: stage for stage in resolve(read_recipe(recipe), run, seed)}
-    while name := names.get():
+    while line := names.get():
+        name, identity = line.split()
+        if name not in stages or stages[name].identity != identity:
+            raise ValueError(f"{recipe}: its stage {name!r} has changed since the command began; give it again")
         run_stage(stages[name], list(stages.values()))
         busy.clear()
         print(DONE, flush=True)

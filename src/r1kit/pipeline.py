@@ -48,14 +48,16 @@ def main(
     def changed(running: set[str]) -> None:
         write_state(run, recipe, seed, stages, running, before + time.perf_counter() - begun)
 
-    if jobs > 1:
-        run_stages(recipe, run, seed, chosen, stages, jobs, made.seconds, changed)
-    else:
-        for stage in chosen:
-            if state_of(stage, stages) != "done":
-                changed({stage.name})
-                run_stage(stage, stages)
-    changed(set())
+    try:
+        if jobs > 1:
+            run_stages(recipe, run, seed, chosen, stages, jobs, made.seconds, changed)
+        else:
+            for stage in chosen:
+                if state_of(stage, stages) != "done":
+                    changed({stage.name})
+                    run_stage(stage, stages)
+    finally:  # also after Ctrl-C: nothing runs, and the time was spent
+        changed(set())
     from r1kit.report import report
 
     page = report.main(run)

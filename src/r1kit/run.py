@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 CHANGEABLE = {"run", "r1kit", "stop_after", "keep_checkpoints", "tokens_per_microbatch", "rows", "device"}
-CHANGEABLE |= {"eval.rows", "eval.device", "cpu_cores", "track", "push_to_hub", "sft.track", "sft.push_to_hub"}
+CHANGEABLE |= {"eval.rows", "eval.device", "cpu_cores", "track", "push_to_hub"}
 CHANGEABLE |= {"heldout_every", "memory.gradient_checkpointing", "memory.offload_optimizer", "memory.offload_reference"}
 CHANGEABLE |= {f"vllm.{name}" for name in ("mode", "url", "python", "memory", "cache_gib", "max_len", "transfer")}
 CHANGEABLE |= {f"vllm.{name}" for name in ("folder", "tolerance", "timeout", "args", "gpus")}
@@ -39,6 +39,11 @@ CHANGEABLE |= {
     for name in ("api_key_env", "concurrency", "requests_per_minute", "retries", "timeout")
 }
 """Config fields that may differ when a run goes on: they change where and how fast it computes, not what."""
+
+
+def is_changeable(field: str) -> bool:
+    """Whether a field, as in `optim.lr`, is one of CHANGEABLE. The two parts of a distillation have these too."""
+    return field.removeprefix("samples.").removeprefix("sft.") in CHANGEABLE
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -185,12 +190,12 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
             f"warning: {folder} was begun with r1kit {before.get('r1kit')}; going on with {config.get('r1kit')}",
             file=sys.stderr,
         )
-    old, new = _flat(before), _flat(config)
+    old, new = flat(before), flat(config)
     differing = [
         f"  {name}: {json.dumps(old[name]) if name in old else '(absent)'} in the folder, "
         f"{json.dumps(new[name]) if name in new else '(absent)'} now"
         for name in sorted(old.keys() | new.keys())
-        if name not in CHANGEABLE and (name not in old or name not in new or old[name] != new[name])
+        if not is_changeable(name) and (name not in old or name not in new or old[name] != new[name])
     ]
     if differing:
         lines = "\n".join(differing)
@@ -200,15 +205,15 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
-    flat: dict[str, Any] = {}
+    made: dict[str, Any] = {}
     for name, value in data.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            made |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            made[prefix + name] = value
+    return made
 
 
 def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
