@@ -9,6 +9,7 @@ the same. `--seed` is the recipe's, `--moments` that of the random moments. A fi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -75,16 +76,31 @@ def kill_and_resume(
     for before, moment in zip([0.0, *moments], moments, strict=False):
         process = command(recipe, run, log)
         try:
-            process.wait(timeout=moment - before + start)
-            break
+            status = process.wait(timeout=moment - before + start)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill_all(process)
             killed += 1
             print(f"kill {killed}: {doing(run)}", flush=True)
+        else:
+            if status != 0:
+                raise SystemExit(f"the start after kill {killed} ended with status {status}; see {log}")
+            break
     if (status := command(recipe, run, log).wait()) != 0:
         raise SystemExit(f"the last start ended with status {status}; see {log}")
     return killed
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a process and all below it: workers of --jobs have sessions of their own."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines())}
+    doomed = [process.pid]
+    for pid in doomed:  # grows while it is gone through
+        doomed += [child for child, parent in parents.items() if parent == pid]
+    for pid in doomed:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def doing(run: Path) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -46,12 +45,41 @@ def test_a_killed_pipeline_ends_as_an_undisturbed_one(tmp_path: Path):
     process = kill.command([str(recipe)], tmp_path / "killed", log=tmp_path / "killed.log")
     while not any(tmp_path.glob("killed/zero/checkpoints/step-*")) and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill.kill_all(process)
     assert json.loads((tmp_path / "killed" / "zero" / ".stage.json").read_text())["state"] == "begun"
     killed = kill.kill_and_resume([str(recipe)], tmp_path / "killed", 4, 12.0, seed=1, log=tmp_path / "killed.log")
     assert killed > 0
     assert kill.differences(calm, kill.outcome(tmp_path / "killed")) == []
+
+
+def test_all_that_a_process_started_is_killed(tmp_path: Path):
+    script = (
+        "import subprocess\n"
+        "below = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        "print(below.pid, flush=True)\n"
+        "below.wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout
+    below = int(process.stdout.readline())
+    assert _state(below)
+    kill.kill_all(process)
+    assert process.returncode == -9
+    end = time.monotonic() + 10
+    while (state := _state(below)) not in ("", "Z") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert state in ("", "Z")
+
+
+def _state(pid: int) -> str:
+    """A process's state by `ps`; empty when there is none."""
+    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()[:1]
+
+
+def test_a_start_that_fails_is_not_passed_over(tmp_path: Path):
+    (tmp_path / "wrong.py").write_text("def stages():\n    raise ValueError('no')\n")
+    with pytest.raises(SystemExit, match="the start after kill 0 ended with status 2"):
+        kill.kill_and_resume([str(tmp_path / "wrong.py")], tmp_path / "run", 1, 60.0, seed=0, log=tmp_path / "log")
 
 
 def test_differences_are_named():

@@ -222,7 +222,7 @@ def test_hacking_shows_whether_it_is_the_language_that_goes():
         replace(e, problems=tuple(replace(p, consistency=share) for p in e.problems))
         for e, share in zip(HACKED.evaluations, (1.0, 0.9, 0.5), strict=True)
     ))  # fmt: skip
-    assert "; in the prompt's language 100.0% → 50.0%; 20 prompts" in found(record(run=drifted))["C9"].detail
+    assert "; thoughts in the prompt's language 100.0% → 50.0%; 20 prompts" in found(record(run=drifted))["C9"].detail
 
 
 def test_a_fall_without_a_rise_is_not_hacking():

@@ -383,7 +383,7 @@ def _hacked(record: PipelineRecord) -> Claim:
     detail = f"reward {early:.2f} → {late:.2f}; quality {' → '.join(f'{value:.1%}' for value in qualities)}"
     languages = [over(e, _consistency, GENERAL) for e in (first, last)]
     if (then := languages[0]) and (now := languages[1]):
-        detail += f"; in the prompt's language {then.value:.1%} → {now.value:.1%}"
+        detail += f"; thoughts in the prompt's language {then.value:.1%} → {now.value:.1%}"
     detail += f"; {fall.n} prompts"
     broken = "" if gain.value > 0 else "the reward did not rise"
     claim = judge(
