@@ -148,6 +148,33 @@ def test_it_is_a_function_of_the_seed_and_a_finished_run_is_left_alone(cfg: Pref
     assert files(other.run)[0] != first[0]
 
 
+def test_one_that_is_cut_off_goes_on_with_its_batch(cfg: PreferencesConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(preferences, "BATCH", 10)
+    preferences.main(replace(cfg, run=cfg.run.with_name("whole")))
+    real, sizes = preferences.sample_batch, []
+
+    def counted(sampler, tokenizer, problems, *rest):  # noqa: ANN001, ANN002, ANN202
+        sizes.append(len(problems))
+        if len(sizes) == 3:
+            raise KeyboardInterrupt
+        return real(sampler, tokenizer, problems, *rest)
+
+    monkeypatch.setattr(preferences, "sample_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        preferences.main(cfg)
+    preferences.main(cfg)
+    assert sizes == [10, 10, 4, 4]
+    for name in ("pairs.jsonl", "safety.jsonl", "README.md"):
+        assert (cfg.run / name).read_text() == (cfg.run.with_name("whole") / name).read_text()
+    assert not (cfg.run / "batches").exists()
+
+
+def test_a_cap_beyond_the_context_is_said_before_weights_are_loaded(cfg: PreferencesConfig, monkeypatch):
+    monkeypatch.setattr(preferences, "open_sampler", None)
+    with pytest.raises(ValueError, match=r"general: the prompt of problem .* lower --max-new-tokens"):
+        preferences.main(replace(cfg, max_new_tokens=100_000))
+
+
 def test_prompts_nobody_can_judge_are_counted(cfg: PreferencesConfig, tmp_path: Path):
     prompts = [{"prompt": f"Make {i}.", "answer": "", "scorer": "helpful", "split": "train"} for i in range(3)]
     path = tmp_path / "mine.jsonl"

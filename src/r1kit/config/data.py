@@ -219,6 +219,10 @@ class PreferencesConfig:
     asks for comparable lengths; the number is ours)."""
     judge: EndpointConfig = field(default_factory=EndpointConfig)
     """The endpoint that judges; without one, the rules of the demo's small world."""
+    sampler: SamplerKind = "local"
+    """local: r1kit's own. vllm: vLLM, for large models."""
+    vllm: VllmConfig = field(default_factory=VllmConfig)
+    """Where vLLM runs, what it gets."""
     seed: int = 0
     """Everything random is a function of it."""
     rows: int = 256

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from r1kit.config import EvaluateConfig, RejectConfig, RLConfig
+from r1kit.config import EvaluateConfig, PreferencesConfig, RejectConfig, RLConfig
 from r1kit.model.device import resolve_device, resolve_dtype
 from r1kit.model.hf import load_model
 from r1kit.sampling.base import Sampler
@@ -16,7 +16,7 @@ from r1kit.sampling.local import LocalSampler
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Sampling = RLConfig | RejectConfig | EvaluateConfig
+Sampling = RLConfig | RejectConfig | PreferencesConfig | EvaluateConfig
 
 
 def check_sampler(cfg: Sampling) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict, dataclass
@@ -24,19 +25,24 @@ from r1kit.config import PreferencesConfig, to_dict
 from r1kit.curation.card import endpoint_lines
 from r1kit.curation.pairs import PAIRS, SAFETY, balanced_lengths, relative_length
 from r1kit.model.chat import render_prompt, stop_tokens
+from r1kit.model.tokenizer import load_tokenizer
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, has_rules
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.general import judge_response
 from r1kit.rewards.judge import Pair, judge_pairs, judge_safety, rules_verdict
 from r1kit.rewards.reward import language_of
-from r1kit.run import Progress, Run, write_text_atomic
-from r1kit.sampling.local import LocalSampler
+from r1kit.run import Progress, Run, write_json_atomic, write_text_atomic
+from r1kit.sampling.base import Sampler
+from r1kit.sampling.choose import check_sampler, open_sampler
 from r1kit.sampling.random import seed_from
 from r1kit.tasks import general, load_problems
-from r1kit.training.models import open_model
+from r1kit.training.checks import check_fit, sampling_room
+from r1kit.training.models import resolve_model
 from r1kit.types import Metrics, Problem, Prompt, SamplingParams
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from r1kit.sampling.http import Endpoint
 
 WRITERS = 2
@@ -45,8 +51,13 @@ other models, because one model's own samples may hold too few poor or unsafe on
 MOST_DRAFTS = 50
 """Drafts of a poor writer until one takes part in the deed of a prompt of scorer `safety`."""
 CARD = "README.md"
+BATCHES = "batches"
+BATCH = 256
+"""Prompts sampled at a time; what was done of a batch that is cut off is lost."""
 
 Row = dict[str, Any]
+Sampled = list[tuple[str, str]]
+"""Prefill and completion of each sample of a prompt, and why it ended."""
 Show = Callable[[int, int], None]
 
 
@@ -62,16 +73,18 @@ class Answered:
 def main(cfg: PreferencesConfig) -> Path:
     """Sample, judge, and write pairs.jsonl, safety.jsonl and the card. Returns the run folder.
 
-    Run again with the same config, a finished run returns at once; one that was cut off begins again, with the answers
-    that its endpoint gave.
+    Run again with the same config, a finished run returns at once; one that was cut off goes on with the batch of
+    prompts it was at, and with the answers that its endpoint gave.
     """
+    check_sampler(cfg)
     with Run.open(cfg.run, to_dict(cfg), "preferences") as run, Progress(1, "preferences") as progress:
         if (run.folder / CARD).exists():
             return run.folder
         run.rewind(None)
         counts: Metrics = defaultdict(float)
         problems = general_problems(cfg, counts)
-        answered = answer(problems, cfg, counts, partial(progress.status, "sample"))
+        sampled = sample(problems, cfg, run.folder / BATCHES, partial(progress.status, "sample"))
+        answered = answers(problems, sampled, cfg.seed, counts)
         endpoint = open_endpoint(cfg, run.folder)
         pairs = preferred(answered, cfg, endpoint, counts, partial(progress.status, "judge pairs"))
         labelled = label(answered, endpoint, counts, partial(progress.status, "judge safety"))
@@ -83,6 +96,7 @@ def main(cfg: PreferencesConfig) -> Path:
             raise ValueError(nothing(counts))
         metrics = measure(pairs, labelled, counts)
         run.log(0, metrics)
+        shutil.rmtree(run.folder / BATCHES)
         write_text_atomic(run.folder / CARD, card(cfg, metrics))  # last: it says that the run is finished
         progress.note(f"{len(pairs):,} pairs, {len(labelled):,} labelled responses: {run.folder / CARD}")
         return run.folder
@@ -122,11 +136,35 @@ def general_problems(cfg: PreferencesConfig, counts: Metrics) -> list[Problem]:
     return judged
 
 
-def answer(problems: Sequence[Problem], cfg: PreferencesConfig, counts: Metrics, on_progress: Show) -> list[Answered]:
-    """The model's completions of every prompt, and those of the corpus's writers where they know the task."""
-    model, tokenizer = open_model(cfg.model, cfg.device, cfg.dtype)
-    sampler = LocalSampler(tokenizer, rows=cfg.rows)
-    sampler.load_weights(model, version=0)
+def sample(problems: Sequence[Problem], cfg: PreferencesConfig, folder: Path, on_progress: Show) -> list[Sampled]:
+    """The model's completions of every prompt, batch by batch; what `folder` has of them is not sampled again.
+
+    ValueError where a prompt leaves no room for a completion, before weights are loaded.
+    """
+    model = resolve_model(cfg.model)
+    tokenizer = load_tokenizer(model)
+    check_fit(problems, tokenizer, cfg.template, sampling_room(cfg, model), " ".join(cfg.tasks))
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"batch-{start // BATCH:06d}.json" for start in range(0, len(problems), BATCH)]
+    if missing := [number for number, path in enumerate(paths) if not path.exists()]:
+        with open_sampler(cfg, tokenizer, model, handed=False) as sampler:
+            for number in missing:
+                start = number * BATCH
+                part = problems[start : start + BATCH]
+                show = partial(_on_from, on_progress, start * cfg.num_samples, len(problems) * cfg.num_samples)
+                write_json_atomic(paths[number], sample_batch(sampler, tokenizer, part, cfg, show))
+    return [one for path in paths for one in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _on_from(on_progress: Show, before: int, total: int, done: int, _of_batch: int) -> None:
+    on_progress(before + done, total)
+
+
+def sample_batch(
+    sampler: Sampler, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], cfg: PreferencesConfig,
+    on_progress: Show,
+) -> list[Sampled]:  # fmt: skip
+    """`cfg.num_samples` completions of each prompt."""
     rendered = [render_prompt(cfg.template, problem.messages, tokenizer) for problem in problems]
     prompts = [
         Prompt(
@@ -137,14 +175,21 @@ def answer(problems: Sequence[Problem], cfg: PreferencesConfig, counts: Metrics,
     ]
     stops = stop_tokens(cfg.template, tokenizer)
     params = SamplingParams(cfg.temperature, max_new_tokens=cfg.max_new_tokens, stop_tokens=stops)
+    groups = sampler.generate(prompts, params, cfg.num_samples, on_progress)
+    return [
+        [(prompt.prefill + completion.text, completion.finish_reason) for completion in group]
+        for prompt, group in zip(rendered, groups, strict=True)
+    ]
+
+
+def answers(problems: Sequence[Problem], sampled: Sequence[Sampled], seed: int, counts: Metrics) -> list[Answered]:
+    """The model's completions of every prompt, and those of the corpus's writers where they know the task."""
     answered = []
-    for problem, prompt, group in zip(
-        problems, rendered, sampler.generate(prompts, params, cfg.num_samples, on_progress), strict=True
-    ):
-        texts = [prompt.prefill + completion.text for completion in group if completion.finish_reason != "error"]
+    for problem, group in zip(problems, sampled, strict=True):
+        texts = [text for text, finish in group if finish != "error"]
         counts["completions/failed"] += len(group) - len(texts)
-        counts["completions/truncated"] += sum(completion.finish_reason == "length" for completion in group)
-        written = write(problem, cfg.seed) if problem.task == "general" and has_rules(problem.gold) else []
+        counts["completions/truncated"] += sum(finish == "length" for _, finish in group)
+        written = write(problem, seed) if problem.task == "general" and has_rules(problem.gold) else []
         counts["completions/model"] += len(texts)
         counts["completions/writers"] += len(written)
         everything = [*(("model", text) for text in texts), *(("writer", text) for text in written)]

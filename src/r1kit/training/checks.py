@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from r1kit.config import EvaluateConfig, RejectConfig, RewardConfig
+from r1kit.config import EvaluateConfig, PreferencesConfig, RejectConfig, RewardConfig
 from r1kit.model.chat import render_prompt
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS
 from r1kit.tasks import FiniteProblems, ProblemSet, task_names
@@ -36,8 +36,8 @@ class Room:
     filter_flag: str = "--filter.max-prompt-tokens"
 
 
-def sampling_room(cfg: RejectConfig | EvaluateConfig, folder: Path) -> Room:
-    """What the sampler of `reject` and `evaluate` has for the model in `folder`, by its config.json.
+def sampling_room(cfg: RejectConfig | PreferencesConfig | EvaluateConfig, folder: Path) -> Room:
+    """What the sampler of `reject`, `preferences` and `evaluate` has for the model in `folder`, by its config.json.
 
     vLLM has what --vllm.max-len says, which may be more: it knows more scalings of positions.
     """
@@ -84,17 +84,25 @@ def check_room(
     many problems of each set are asked, as an evaluation does."""
     for problems in problem_sets:
         asked = known_problems(problems) if first is None else problems.first(first)
-        for problem, tokens in _long_prompts(asked, tokenizer, template, room.context - room.cap):
-            ways = []
-            if tokens < room.context:
-                ways.append(f"lower {room.cap_flag} to {room.context - tokens} or less")
-            if room.cap < room.context and isinstance(problems, FiniteProblems):
-                ways.append(f"leave long prompts out with {room.filter_flag} {room.context - room.cap}")
-            advice = ", or ".join(ways) or f"lower {room.cap_flag}, which alone exceeds it"
-            raise ValueError(
-                f"{problems.name}: the prompt of problem {problem.id} has {tokens:,} tokens; with {room.cap_flag} "
-                f"{room.cap} that is more than {room.what} of {room.context:,} tokens; {advice}"
-            )
+        check_fit(asked, tokenizer, template, room, problems.name, filtered=isinstance(problems, FiniteProblems))
+
+
+def check_fit(
+    problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, template: str, room: Room, name: str,
+    *, filtered: bool = False,
+) -> None:  # fmt: skip
+    """`check_room` of some problems of the set `name`; `filtered` when its long prompts can be left out by a flag."""
+    for problem, tokens in _long_prompts(problems, tokenizer, template, room.context - room.cap):
+        ways = []
+        if tokens < room.context:
+            ways.append(f"lower {room.cap_flag} to {room.context - tokens} or less")
+        if room.cap < room.context and filtered:
+            ways.append(f"leave long prompts out with {room.filter_flag} {room.context - room.cap}")
+        advice = ", or ".join(ways) or f"lower {room.cap_flag}, which alone exceeds it"
+        raise ValueError(
+            f"{name}: the prompt of problem {problem.id} has {tokens:,} tokens; with {room.cap_flag} {room.cap} that "
+            f"is more than {room.what} of {room.context:,} tokens; {advice}"
+        )
 
 
 def _long_prompts(
