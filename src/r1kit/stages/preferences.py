@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config import PreferencesConfig, to_dict
-from r1kit.curation.card import endpoint_lines
+from r1kit.curation.card import PAIR_COUNTS, preferences_card
 from r1kit.curation.pairs import PAIRS, SAFETY, balanced_lengths, relative_length
 from r1kit.model.chat import render_prompt, stop_tokens
 from r1kit.model.tokenizer import load_tokenizer
@@ -97,14 +97,14 @@ def main(cfg: PreferencesConfig) -> Path:
         metrics = measure(pairs, labelled, counts)
         run.log(0, metrics)
         shutil.rmtree(run.folder / BATCHES)
-        write_text_atomic(run.folder / CARD, card(cfg, metrics))  # last: it says that the run is finished
+        write_text_atomic(run.folder / CARD, preferences_card(cfg, metrics))  # last: it says that the run is finished
         progress.note(f"{len(pairs):,} pairs, {len(labelled):,} labelled responses: {run.folder / CARD}")
         return run.folder
 
 
 def nothing(counts: Metrics) -> str:
     """Why there is neither a pair nor a label."""
-    why = ", ".join(f"{MEANINGS.get(name, name)}: {n:,.0f}" for name, n in sorted(counts.items()) if n)
+    why = ", ".join(f"{PAIR_COUNTS.get(name, name)}: {n:,.0f}" for name, n in sorted(counts.items()) if n)
     return f"no pair and no labelled response; {why}. Lower --min-margin, or give more prompts or samples"
 
 
@@ -372,69 +372,3 @@ def measure(pairs: Sequence[Row], labelled: Sequence[Row], counts: Metrics) -> M
     for code, count in sorted(Counter(row["language"] for row in (*pairs, *labelled)).items()):
         metrics[f"language/{code}"] = count
     return metrics
-
-
-LINES = {
-    "Prompts": ("prompts", "helpful", "safety", "undecided", "not_general"),
-    "Completions": ("completions", "model", "writers", "truncated", "failed", "no_response"),
-    "Pairs": ("pairs", "judged", "undecided", "no_margin", "unbalanced", "kept"),
-    "Labelled responses": ("safety", "safe", "unsafe", "undecided"),
-}
-"""Tables of the card: title -> (prefix of the metric, its names)."""
-MEANINGS = {
-    "prompts/undecided": "neither rules nor an endpoint to judge them",
-    "prompts/not_general": "with a rule of their own, left out",
-    "completions/writers": "by the writers of the corpus, in place of other models",
-    "completions/truncated": "at the length cap; judged all the same",
-    "completions/no_response": "thought not closed, or nothing after it; in no pair",
-    "pairs/undecided": "no readable verdict, or none with one of the two first",
-    "pairs/no_margin": "dropped: too close",
-    "pairs/unbalanced": "dropped: for comparable lengths",
-}
-
-
-def card(cfg: PreferencesConfig, metrics: Metrics) -> str:
-    """README.md of the data: how they were made, and how many of what."""
-    judge, verdict = "rules (`r1kit.rewards.general`)", "verdict"
-    if cfg.judge.url:
-        judge = f"{cfg.judge.model} at {cfg.judge.url}"
-        verdict = f"mean verdict over {cfg.queries} queries, each response first in half of them,"
-    lines = [
-        "# Preference data",
-        "",
-        f"Responses of `{cfg.model}` to {cfg.num_prompts:,} training prompts per task ({', '.join(cfg.tasks)}), "
-        f"{cfg.num_samples} per prompt (temperature {cfg.temperature}, at most {cfg.max_new_tokens} tokens, "
-        f"template {cfg.template}, seed {cfg.seed}), judged by {judge}.",
-        "",
-        f"`{PAIRS}` is for the helpful reward model: two responses without their thoughts, whose {verdict} is above "
-        f"{cfg.min_margin:g} of 2. `{SAFETY}` is for the safety reward model: whole completions with a label (R1 V2 "
-        "section 3.1).",
-    ]
-    for title, (prefix, *names) in LINES.items():
-        lines += ["", f"## {title}", "", "| | |", "|---|---|"]
-        for name in names:
-            key = f"{prefix}/{name}"
-            meaning = f" ({MEANINGS[key]})" if key in MEANINGS else ""
-            lines.append(f"| {name.replace('_', ' ')}{meaning} | {metrics.get(key, 0):,.0f} |")
-    languages = ", ".join(
-        f"{name.removeprefix('language/')} {n:,.0f}" for name, n in metrics.items() if "language/" in name
-    )
-    lines += [
-        "",
-        "## Lengths",
-        "",
-        f"Pairs: chosen {metrics['pairs/chosen_chars']:.1f}, rejected {metrics['pairs/rejected_chars']:.1f} "
-        f"characters on average; the chosen is longer by {metrics['pairs/bias']:+.1%} of the longer one "
-        f"({metrics['pairs/bias_before']:+.1%} before balancing; at most {cfg.max_length_bias:.1%} asked for). "
-        f"In {metrics['pairs/chosen_longer']:.1%} of the pairs the chosen is the longer one: only the means are "
-        "balanced, so a reward model can do that well by length alone.",
-        "",
-        f"Labelled responses: safe {metrics['safety/safe_chars']:.1f}, unsafe {metrics['safety/unsafe_chars']:.1f} "
-        "characters on average.",
-        "",
-        f"Rows by language: {languages or 'none'}.",
-        "",
-    ]
-    used = {name.removeprefix("judge/"): number for name, number in metrics.items() if name.startswith("judge/")}
-    lines += endpoint_lines({"judge": used} if used else {})
-    return "\n".join(lines)
