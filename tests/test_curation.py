@@ -304,3 +304,10 @@ def test_general_data_may_be_a_run_of_reject(tmp_path: Path):
     for name in ("config.json", "counts.json"):
         (tmp_path / name).write_text("{}")
     assert len(read_general(str(tmp_path))) == 3
+
+
+def test_a_general_conversation_that_comes_twice_counts_once(tmp_path: Path):
+    general_file(tmp_path / "sft.jsonl", 3)
+    lines = (tmp_path / "sft.jsonl").read_text()
+    (tmp_path / "sft.jsonl").write_text(lines + lines)
+    assert [row["id"] for row in read_general(str(tmp_path / "sft.jsonl"))] == [f"sft/{n}" for n in (1, 2, 3)]

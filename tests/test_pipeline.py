@@ -296,6 +296,17 @@ def test_a_plan_says_what_would_stop_it(go: Callable[..., None], capsys, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_the_plan_of_a_recipe_without_times_says_what_stages_took_before(ran: list[str], go, capsys, tmp_path: Path):
+    go(CHAIN, until="data")
+    for name, seconds in (("zero", 100.0), ("eval-zero", 30.0), ("data", 50.0)):
+        mark = tmp_path / "run" / name / MARK
+        mark.write_text(json.dumps(json.loads(mark.read_text()) | {"seconds": seconds}))
+    capsys.readouterr()
+    go({**CHAIN, "zero": RLConfig(steps=7)}, plan=True)
+    shown = capsys.readouterr().out
+    assert "to do: about 3:00 and the stages whose time is not known" in shown  # 100 + 30 + 50, one after the other
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_the_recipes_that_come_with_r1kit_resolve(name: str, tmp_path: Path):
     stages = resolve(load_recipe(name), tmp_path, 0)

@@ -25,32 +25,38 @@ from r1kit.run import clock
 
 
 def show_plan(stages: Sequence[Stage], chosen: Sequence[Stage], recipe: Recipe, jobs: int) -> None:
-    """Print the stages, their sizes, what will be done with each, and the time that is left."""
+    """Print the stages, their sizes, what will be done with each, and the time that is left.
+
+    A stage takes what its recipe says, else what it took the last time.
+    """
     table = Table(title="plan", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in ("stage", "from", "what", "now", "about"):
         table.add_column(column, overflow="fold", justify="right" if column == "about" else "left")
     left: dict[str, float] = {}
-    unknown = False
+    known: dict[str, float] = {}
     for stage in stages:
         state = state_of(stage, stages)
         action = {"done": "done", "begun": "goes on", "changed": "again", "new": "runs"}[state]
-        seconds = recipe.seconds.get(stage.name)
+        mark = mark_of(stage)
+        if stage.name in recipe.seconds or mark.get("state") == "done":
+            known[stage.name] = recipe.seconds.get(stage.name) or mark["seconds"]
+        seconds = known.get(stage.name)
         if stage not in chosen:
             action = "done" if state == "done" else "not chosen"
         elif state != "done":
-            spent = mark_of(stage).get("seconds", 0.0) if state == "begun" else 0.0
+            spent = mark.get("seconds", 0.0) if state == "begun" else 0.0
             left[stage.name] = max(0.0, (seconds or 0.0) - spent)
-            unknown = unknown or seconds is None
         table.add_row(
             stage.name, " ".join(stage.inputs), sizes(stage.config), action, clock(seconds) if seconds else "?"
         )
     console = Console(highlight=False)
     console.print(table)
-    more = " and the stages whose time is not known" if unknown else ""
+    more = " and the stages whose time is not known" if left.keys() - known.keys() else ""
     todo = [stage for stage in chosen if stage.name in left]
-    times = schedule(todo, stages, left, jobs, recipe.seconds)
+    times = schedule(todo, stages, left, jobs, known)
     about = clock(max((end for _, end in times.values()), default=0.0))
-    console.print(f"to do: about {about}{more} ({recipe.machine})" if recipe.seconds else "no times known yet")
+    where = f" ({recipe.machine})" if recipe.machine else ""
+    console.print(f"to do: about {about}{more}{where}" if known else "no times known yet")
 
 
 def sizes(config: Any) -> str:

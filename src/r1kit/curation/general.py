@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.config.source import ColumnsConfig
-from r1kit.curation.select import Row
+from r1kit.curation.select import Row, distinct_rows
 from r1kit.data.layouts import conversation_of
 from r1kit.data.rows import read_rows
 from r1kit.rewards.language import prompt_language
@@ -78,7 +78,7 @@ def read_general(source: str, columns: ColumnsConfig | None = None) -> list[Row]
 
     `domain` (default: general), `language` (default: that of the last question) and `id` are taken over. ValueError
     names place and value; FileNotFoundError when there is no source. Rows of the hub whose last message is empty are
-    left out: nobody here can mend them.
+    left out: nobody here can mend them. So are those that repeat an earlier one.
     """
     from_hub = not Path(source).exists()
     found = enumerate(read_rows(source, columns, in_run="sft.jsonl", training_only=True), start=1)
@@ -89,7 +89,7 @@ def read_general(source: str, columns: ColumnsConfig | None = None) -> list[Row]
     ]
     if not rows:
         raise ValueError(f'{source}: the file is empty; give one {{"messages": [...]}} object a line')
-    return rows
+    return distinct_rows(rows)
 
 
 def _ends_empty(messages: Any) -> bool:
