@@ -57,7 +57,7 @@ def table(results: dict[int, dict[str, Any]], machine: dict[str, Any]) -> str:
     runs = [result["pipeline"] for result in results.values()]
     minutes = ", ".join(f"{run['seconds'] / 60:.0f} minutes on {run['cpu_cores']}" for run in runs)
     footer = (
-        f"{machine['cpu']}, torch {machine['torch']}; the stages took {minutes} cores. In brackets: 95% intervals over "
+        f"{machine['cpu']}, torch {machine['torch']}; the runs took {minutes} cores. In brackets: 95% intervals over "
         "problems."
     )
     return "\n".join([*lines, "", footer, *tried(columns), ""])

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-ARXIV = "https://arxiv.org/abs/2501.12948"
+from r1kit.rewards.reflection import PATTERN as REFLECTION
 
-# V2 C.2: the ten words whose count grows 5-7 times, chosen by three experts.
-REFLECTION_WORDS = ("wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check")
-# Ours: the same words in Chinese, as they stand in the demo's corpus and tasks.
-REFLECTION_WORDS_ZH = ("等等", "错误", "然而", "但", "重试", "验证", "不对", "检查")
+ARXIV = "https://arxiv.org/abs/2501.12948"
 
 
 @dataclass(frozen=True)
@@ -102,14 +99,8 @@ NAMES = {
 }
 """Checkpoint -> what the paper calls it; in the order of the recipe."""
 
-_MARKS = re.compile(
-    r"(?P<tag></?(?:think|answer)>)|(?P<word>\b(?:"
-    + "|".join(REFLECTION_WORDS)
-    + r")\b|"
-    + "|".join(REFLECTION_WORDS_ZH)
-    + ")",
-    re.IGNORECASE,
-)
+_MARKS = re.compile(rf"(?P<tag></?(?:think|answer)>)|(?P<word>{REFLECTION.pattern})", re.IGNORECASE)
+"""What is marked: tags, and the words that are counted as reflection."""
 
 
 def highlight(text: str) -> Markup:
