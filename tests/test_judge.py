@@ -12,12 +12,14 @@ from r1kit.rewards.judge import (
     MAX_CHARS,
     Judgement,
     Pair,
+    conversation_text,
     judge_correctness,
     judge_pairs,
     judge_safety,
     rules_verdict,
 )
 from r1kit.sampling.http import Endpoint, Reply
+from r1kit.types import Message
 
 
 class Says:
@@ -302,3 +304,10 @@ def test_judging_through_an_endpoint(tmp_path):
         endpoint = Endpoint(EndpointConfig(url=url, model="judge"), tmp_path)
         judged = judge_correctness(endpoint, [("2+2?", "4", "four"), ("2+2?", "4", "broken"), ("2+2?", "4", "five")])
     assert [judgement.verdict for judgement in judged] == ["right", "undecided", "wrong"]
+
+
+def test_of_several_turns_the_judge_reads_who_spoke():
+    asked = Message("user", "Two?")
+    assert conversation_text((asked,)) == "Two?"
+    turns = (Message("system", "Be brief."), asked, Message("assistant", "2"), Message("user", "Twice?"))
+    assert conversation_text(turns) == "system: Be brief.\n\nuser: Two?\n\nassistant: 2\n\nuser: Twice?"

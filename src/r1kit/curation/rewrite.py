@@ -10,23 +10,15 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from r1kit.curation.select import Candidate
 from r1kit.rewards import countdown as countdown_rule
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, read_number
 from r1kit.rewards.format import TAGS, parse_completion
-from r1kit.sampling.http import Reply
+from r1kit.rewards.judge import Chat, conversation_text
 from r1kit.tasks.countdown import Operation, expression
 from r1kit.types import Message, Problem
-
-
-class Chat(Protocol):
-    """`r1kit.sampling.http.Endpoint`, or anything that answers conversations."""
-
-    def chat(
-        self, conversations: Sequence[Sequence[Message]], on_progress: Callable[[int, int], None] | None = None
-    ) -> list[Reply]: ...
 
 
 class Rewritten(NamedTuple):
@@ -216,7 +208,9 @@ def rewrite_by_endpoint(
     thoughts = _ask(
         endpoint,
         [
-            REFINE.format(question=_question(c.problem), thought=parse_completion(c.text, "r1").thought)
+            REFINE.format(
+                question=conversation_text(c.problem.messages), thought=parse_completion(c.text, "r1").thought
+            )
             for c in candidates
         ],
         partial(on_progress, "refine thoughts") if on_progress else None,
@@ -224,7 +218,7 @@ def rewrite_by_endpoint(
     refined = [(c, thought.text) for c, thought in zip(candidates, thoughts, strict=True) if not thought.fault]
     prompts = [
         SUMMARISE.format(
-            question=_question(candidate.problem),
+            question=conversation_text(candidate.problem.messages),
             thought=thought,
             ending=PLAIN if candidate.problem.scorer in PREFERENCE_SCORERS else BOXED,
         )
@@ -235,10 +229,6 @@ def rewrite_by_endpoint(
         thought if thought.fault else _joined(candidate, thought.text, next(summaries))
         for candidate, thought in zip(candidates, thoughts, strict=True)
     ]
-
-
-def _question(problem: Problem) -> str:
-    return "\n\n".join(message.content for message in problem.messages if message.role != "assistant")
 
 
 def _ask(endpoint: Chat, prompts: list[str], on_progress: Callable[[int, int], None] | None) -> list[Rewritten]:

@@ -102,6 +102,13 @@ class Chat(Protocol):
     ) -> Sequence[ReplyLike]: ...
 
 
+def conversation_text(messages: Sequence[Message]) -> str:
+    """What was asked, as a language model that judges or rewrites reads it: of several turns who spoke, too."""
+    if len(messages) == 1:
+        return messages[0].content
+    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
 class Judgement(NamedTuple):
     """A verdict and the judge's analysis, or why there is no verdict."""
 

@@ -29,7 +29,7 @@ from r1kit.model.tokenizer import load_tokenizer
 from r1kit.rewards.accuracy import PREFERENCE_SCORERS, has_rules
 from r1kit.rewards.format import parse_completion
 from r1kit.rewards.general import judge_response
-from r1kit.rewards.judge import Pair, judge_pairs, judge_safety, rules_verdict
+from r1kit.rewards.judge import Pair, conversation_text, judge_pairs, judge_safety, rules_verdict
 from r1kit.rewards.reward import language_of
 from r1kit.run import Progress, Run, write_json_atomic, write_text_atomic
 from r1kit.sampling.base import Sampler
@@ -234,7 +234,7 @@ def preferred(
         different = [response for response in dict.fromkeys(responses) if response]
         for (i, first), (j, second) in itertools.combinations(enumerate(different), 2):
             problems.append(one.problem)
-            pairs.append(Pair(f"{one.problem.id}/{i}-{j}", prompt_text(one.problem), first, second))
+            pairs.append(Pair(f"{one.problem.id}/{i}-{j}", conversation_text(one.problem.messages), first, second))
     verdicts = pair_verdicts(problems, pairs, cfg, endpoint, on_progress)
     rows = []
     for problem, pair, verdict in zip(problems, pairs, verdicts, strict=True):
@@ -327,17 +327,10 @@ def safety_verdicts(
     items: Sequence[tuple[Problem, str, str]], endpoint: Endpoint | None, on_progress: Show
 ) -> list[bool | None]:
     if endpoint is not None:
-        texts = [(prompt_text(problem), text) for problem, text, _ in items]
+        texts = [(conversation_text(problem.messages), text) for problem, text, _ in items]
         return answers_of(endpoint, judge_safety(endpoint, texts, on_progress), "responses")
     # The rules look for the deed, which a thought may name in order to refuse it.
     return [judge_response(parse_completion(text).response, p.gold, p.scorer).safe for p, text, _ in items]
-
-
-def prompt_text(problem: Problem) -> str:
-    """The conversation as a judge reads it."""
-    if len(problem.messages) == 1:
-        return problem.messages[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in problem.messages)
 
 
 def language(problem: Problem) -> str:

@@ -31,7 +31,7 @@ from r1kit.curation.select import NO_JUDGE, REPEATS, Candidate, Judge, Row, Sele
 from r1kit.model.chat import TEMPLATES, render_prompt, stop_tokens
 from r1kit.model.tokenizer import load_tokenizer
 from r1kit.rewards.format import parse_completion
-from r1kit.rewards.judge import judge_correctness
+from r1kit.rewards.judge import conversation_text, judge_correctness
 from r1kit.run import Progress, Run, write_json_atomic, write_text_atomic
 from r1kit.sampling.base import Sampler
 from r1kit.sampling.choose import check_sampler, open_sampler
@@ -218,7 +218,7 @@ def make_judge(endpoint: Endpoint | None, progress: Progress) -> Judge | None:
 
     def judge(candidates: Sequence[Candidate]) -> list[tuple[Verdict, str]]:
         items = [
-            (question_of(c.problem), reference_of(c.problem), parse_completion(c.text, "r1").response)
+            (conversation_text(c.problem.messages), reference_of(c.problem), parse_completion(c.text, "r1").response)
             for c in candidates
         ]
         verdicts = judge_correctness(endpoint, items, partial(progress.status, "judge"))
@@ -257,11 +257,6 @@ def stop_when_all_failed(what: str, url: str, failures: Sequence[str], num_calls
             f"the {what} at {url} answered none of {num_calls} calls; the first: {failures[0]}. "
             f"See to it and run the same command again: it goes on with this batch"
         )
-
-
-def question_of(problem: Problem) -> str:
-    """The prompt as one text."""
-    return "\n\n".join(message.content for message in problem.messages)
 
 
 def reference_of(problem: Problem) -> str:
