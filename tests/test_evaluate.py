@@ -12,6 +12,7 @@ import pytest
 
 from r1kit.config import EvalConfig
 from r1kit.stages.evaluate import main
+from r1kit.training import evaluation
 from scripted import ANSWERS, save_scripted_model, save_scripted_run
 
 K = 7
@@ -132,3 +133,45 @@ def test_what_is_wrong_is_said_before_the_weights_load(cfg: EvalConfig, tmp_path
     ):
         main(replace(cfg, max_new_tokens=250))
     assert not (tmp_path / "run" / "evaluations").exists()
+
+
+def test_one_that_is_cut_off_goes_on(cfg: EvalConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluation, "BATCH", 2 * K + 1)
+    whole, cut = main(replace(cfg, out=Path(cfg.model) / "whole")), replace(cfg, out=Path(cfg.model) / "cut")
+    assert not list(whole.parent.glob(".parts-*"))
+    real, asked = evaluation.sample_groups, []
+
+    def counted(sampler, tokenizer, problems, *rest, **more):  # noqa: ANN001, ANN002, ANN003, ANN202
+        asked.append([problem.messages[0].content for problem in problems])
+        if len(asked) in (2, 4):
+            raise KeyboardInterrupt
+        return real(sampler, tokenizer, problems, *rest, **more)
+
+    monkeypatch.setattr(evaluation, "sample_groups", counted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            main(cut)
+    path = main(cut)
+    assert [len(part) for part in asked] == [2] * 5 and asked[1] == asked[2] and asked[3] == asked[4]
+    assert len({name for part in asked for name in part}) == 6
+    assert path.with_suffix(".jsonl").read_text() == whole.with_suffix(".jsonl").read_text()
+    assert path.read_text() == whole.read_text() and not list(path.parent.glob(".parts-*"))
+
+
+def test_what_another_model_left_is_not_taken_for_this_ones(cfg: EvalConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluation, "BATCH", K)
+    real, asked = evaluation.sample_groups, []
+
+    def counted(sampler, tokenizer, problems, *rest, **more):  # noqa: ANN001, ANN002, ANN003, ANN202
+        asked.append(len(problems))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return real(sampler, tokenizer, problems, *rest, **more)
+
+    monkeypatch.setattr(evaluation, "sample_groups", counted)
+    with pytest.raises(KeyboardInterrupt):
+        main(cfg)
+    weights = next(Path(cfg.model).glob("checkpoints/*/model.safetensors"))
+    weights.touch()
+    path = main(cfg)
+    assert asked == [1] * 3 + [1] * 6 and not list(path.parent.glob(".parts-*"))

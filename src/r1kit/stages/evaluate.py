@@ -3,7 +3,7 @@
 Writes step-N.json (the numbers and the sampling policy behind them) and step-N.jsonl (every completion), and prints the
 table. The results of a run's checkpoint go to RUN/evaluations/POLICY/, apart from RUN/evals/, where the run keeps its
 own; those of any other model to runs/evaluations/MODEL/POLICY/ as step 0. POLICY names the settings, so that the same
-command replaces its results and another command leaves them alone.
+command replaces its results and another command leaves them alone. One that was cut off goes on when it is given again.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from r1kit.config import EvalConfig, EvaluateConfig
+from r1kit.config import EvalConfig, EvaluateConfig, to_dict
 from r1kit.config.evaluate import AnswerForm
 from r1kit.model.chat import render_prompt
 from r1kit.model.tokenizer import load_tokenizer
@@ -34,6 +35,7 @@ from r1kit.training.checks import check_room, sampling_room
 from r1kit.training.evaluation import evaluate, evaluation_problems, evaluation_sets, sampling_policy
 from r1kit.training.models import resolve_model
 from r1kit.training.trained import answer_form, form_of_template, prompt_settings, trained_as
+from r1kit.types import Problem
 
 
 def main(cfg: EvalConfig) -> Path:
@@ -59,6 +61,7 @@ def main(cfg: EvalConfig) -> Path:
             file=sys.stderr,
         )
     out, step = cfg.out or results_folder(cfg, folder), checkpoint_step(folder)
+    parts = parts_folder(cfg, folder, problems, out)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         open_sampler(cfg, tokenizer, folder, handed=False) as sampler,
@@ -67,7 +70,7 @@ def main(cfg: EvalConfig) -> Path:
         sampling = progress.add_task("completions", total=len(problems) * cfg.num_samples)
         evaluate(
             sampler, tokenizer, cfg, out, step, lambda done, total: progress.update(sampling, completed=done),
-            form=form_of(cfg), problems=problems,
+            form=form_of(cfg), problems=problems, parts=parts,
         )  # fmt: skip
     path = out / f"step-{step:06d}.json"
     console.print(table(json.loads(path.read_text(encoding="utf-8")), f"{cfg.model}, step {step}"))
@@ -101,6 +104,18 @@ def results_folder(cfg: EvaluateConfig, model: Path) -> Path:
         return model.parent.parent / "evaluations" / policy_name(cfg)
     name = re.sub(r"[^\w.-]+", "-", cfg.model).strip("-.") or model.resolve().name
     return Path("runs") / "evaluations" / name / policy_name(cfg)
+
+
+def parts_folder(cfg: EvaluateConfig, model: Path, problems: Sequence[Problem], out: Path) -> Path:
+    """Where the completions are kept until all are there. Its name is of all that they depend on, the model's files and
+    the problems too, so that no others are taken for them. What such others have left is deleted."""
+    files = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(model.glob("*.safetensors"))]
+    settings = {name: value for name, value in to_dict(cfg).items() if name != "out"}
+    digest = hashlib.sha256(json.dumps([settings, files, repr(problems)]).encode()).hexdigest()[:12]
+    for other in out.glob(".parts-*"):
+        if other.name != f".parts-{digest}":
+            shutil.rmtree(other)
+    return out / f".parts-{digest}"
 
 
 def policy_name(cfg: EvaluateConfig) -> str:
