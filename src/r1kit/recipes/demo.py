@@ -9,11 +9,11 @@ from r1kit import presets
 from r1kit.config import EvalConfig, OptimConfig, ReadableConfig, RewardConfig
 
 SECONDS = {
-    "eval-base": 7, "eval-student-base": 5, "zero": 382, "eval-zero": 66, "general-zero": 3, "cold-start": 10,
-    "dev1": 50, "eval-dev1": 45, "dev2": 560, "eval-dev2": 45, "dev2-no-language": 540, "eval-dev2-no-language": 45,
-    "rejection-sampling": 130, "dev3": 190, "eval-dev3": 36, "general-dev3": 4, "preferences": 9, "helpful-rm": 12,
-    "safety-rm": 4, "r1": 230, "eval-r1": 62, "general-r1": 4, "hacking": 180, "r1-samples": 85,
-    "student-distilled": 80, "eval-student-distilled": 30, "student-rl": 45, "eval-student-rl": 8,
+    "eval-base": 7, "eval-student-base": 5, "zero": 470, "eval-zero": 90, "general-zero": 6, "cold-start": 14,
+    "dev1": 85, "eval-dev1": 60, "dev2": 700, "eval-dev2": 48, "dev2-no-language": 650, "eval-dev2-no-language": 45,
+    "rejection-sampling": 165, "dev3": 260, "eval-dev3": 48, "general-dev3": 5, "preferences": 15, "helpful-rm": 18,
+    "safety-rm": 6, "r1": 370, "eval-r1": 85, "general-r1": 5, "hacking": 300, "r1-samples": 135,
+    "student-distilled": 105, "eval-student-distilled": 36, "student-rl": 44, "eval-student-rl": 9,
 }  # fmt: skip
 """What each stage took, for the plan."""
 MACHINE = "measured on 2 CPU cores with AVX512-BF16"
@@ -59,9 +59,8 @@ def stages() -> dict[str, Any]:
         ),
         "hacking": replace(
             rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=48,
-            optim=OptimConfig(lr=3.5e-4, warmup_steps=4), reward=replace(everything, language_weight=0.0),
-            max_new_tokens=192, eval_every=16,
-            eval=replace(rl.eval, num_problems=64, num_samples=8, max_new_tokens=192),
+            optim=OptimConfig(lr=3.5e-4, warmup_steps=4), reward=everything, max_new_tokens=192, eval_every=24,
+            eval=replace(rl.eval, tasks=("general", *rl.tasks), num_problems=90, num_samples=4),
         ),
         "r1-samples": replace(
             sample, model="@r1", rewrite="none", keep_per_problem=4, temperature=0.6, top_p=0.95,
