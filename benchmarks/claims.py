@@ -54,12 +54,8 @@ def table(results: dict[int, dict[str, Any]], machine: dict[str, Any]) -> str:
     for claim in next(iter(results.values()))["claims"]:
         cells = [cell(column[claim["id"]]) for column in columns]
         lines.append(f"| {claim['id']} | {claim['statement']} | {claim['paper']} | " + " | ".join(cells) + " |")
-    runs = [result["pipeline"] for result in results.values()]
-    minutes = ", ".join(f"{run['seconds'] / 60:.0f} minutes on {run['cpu_cores']}" for run in runs)
-    footer = (
-        f"{machine['cpu']}, torch {machine['torch']}; the runs took {minutes} cores. In brackets: 95% intervals over "
-        "problems."
-    )
+    cores = " or ".join(sorted({str(result["pipeline"]["cpu_cores"]) for result in results.values()}))
+    footer = f"{machine['cpu']}, {cores} cores, torch {machine['torch']}. In brackets: 95% intervals over problems."
     return "\n".join([*lines, "", footer, *tried(columns), ""])
 
 

@@ -225,6 +225,17 @@ def test_hacking_shows_whether_it_is_the_language_that_goes():
     assert "; thoughts in the prompt's language 100.0% → 50.0%; 20 prompts" in found(record(run=drifted))["C9"].detail
 
 
+def test_hacking_shows_what_becomes_of_the_tasks():
+    def with_sums(e: Evaluation, share: float) -> Evaluation:
+        sums = (replace(p, task="sum", general=False, right=share, quality=None) for p in e.problems)
+        return replace(e, problems=(*e.problems, *sums))
+
+    shares = zip(HACKED.evaluations, (0.9, 0.8, 0.6), strict=True)
+    both = replace(HACKED, evaluations=tuple(with_sums(e, share) for e, share in shares))
+    assert "; problems solved 90.0% → 60.0%; 20 prompts" in found(record(run=both))["C9"].detail
+    assert "solved" not in found(record(run=HACKED))["C9"].detail
+
+
 def test_a_fall_without_a_rise_is_not_hacking():
     claim = found(record(run=hacking([0.6, 0.8, 0.5], [1.0] * 10 + [0.1] * 10)))["C9"]
     assert claim.measured == pytest.approx(0.1)

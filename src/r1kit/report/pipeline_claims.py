@@ -101,6 +101,11 @@ def _right(problem: ProblemResult) -> float | None:
     return problem.right
 
 
+def _solved(problem: ProblemResult) -> float | None:
+    """`_right` of problems that have a right answer."""
+    return None if problem.general else problem.right
+
+
 def _consistency(problem: ProblemResult) -> float | None:
     return problem.consistency
 
@@ -382,9 +387,12 @@ def _hacked(record: PipelineRecord) -> Claim:
     (first, last, fall), (early, late, gain) = drop, rise
     qualities = [q.value for e in run.evaluations if (q := over(e, _quality, GENERAL))]
     detail = f"reward {early:.2f} → {late:.2f}; quality {' → '.join(f'{value:.1%}' for value in qualities)}"
-    languages = [over(e, _consistency, GENERAL) for e in (first, last)]
-    if (then := languages[0]) and (now := languages[1]):
-        detail += f"; thoughts in the prompt's language {then.value:.1%} → {now.value:.1%}"
+    for what, field, task in (
+        ("thoughts in the prompt's language", _consistency, GENERAL),
+        ("problems solved", _solved, "all"),
+    ):
+        if (then := over(first, field, task)) and (now := over(last, field, task)):
+            detail += f"; {what} {then.value:.1%} → {now.value:.1%}"
     detail += f"; {fall.n} prompts"
     broken = "" if gain.value > 0 else "the reward did not rise"
     claim = judge(
