@@ -169,6 +169,19 @@ def test_one_that_is_cut_off_goes_on_with_its_batch(cfg: PreferencesConfig, monk
     assert not (cfg.run / "batches").exists()
 
 
+def test_the_sampler_is_the_one_that_is_asked_for(cfg: PreferencesConfig, monkeypatch: pytest.MonkeyPatch):
+    local, asked = preferences.open_sampler, []
+
+    def opened(given, *rest, **more):  # noqa: ANN001, ANN002, ANN003, ANN202
+        asked.append((given.sampler, more))
+        return local(replace(given, sampler="local"), *rest, **more)
+
+    monkeypatch.setattr(preferences, "check_sampler", lambda given: asked.append(f"check {given.sampler}"))
+    monkeypatch.setattr(preferences, "open_sampler", opened)
+    preferences.main(replace(cfg, sampler="vllm"))
+    assert asked == ["check vllm", ("vllm", {"handed": False})]
+
+
 def test_a_cap_beyond_the_context_is_said_before_weights_are_loaded(cfg: PreferencesConfig, monkeypatch):
     monkeypatch.setattr(preferences, "open_sampler", None)
     with pytest.raises(ValueError, match=r"general: the prompt of problem .* lower --max-new-tokens"):
