@@ -395,7 +395,5 @@ def _hacked(record: PipelineRecord) -> Claim:
             detail += f"; {what} {then.value:.1%} → {now.value:.1%}"
     detail += f"; {fall.n} prompts"
     broken = "" if gain.value > 0 else "the reward did not rise"
-    claim = judge(
-        "C9", statement, unit, fall, lambda v: v >= HACKED_MARGIN, detail, broken, sure=gain.low > 0
-    )  # fmt: skip
+    claim = judge("C9", statement, unit, fall, lambda v: v >= HACKED_MARGIN, detail, broken, sure=gain.low > 0)
     return claim if record.done("hacking") else not_yet(claim, "the stage has not finished")
