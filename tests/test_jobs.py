@@ -175,7 +175,11 @@ def test_a_worker_refuses_a_stage_that_was_edited_meanwhile(tmp_path: Path):
     assert process.stdin and process.stderr
     process.stdin.write("data 0123\n")
     process.stdin.flush()
+    try:
+        status = process.wait(timeout=60)
+    finally:
+        process.kill()  # one that took the stage would wait for the next
     said = process.stderr.read()
-    assert process.wait(timeout=60) == 2, said
+    assert status == 2, said
     assert "its stage 'data' has changed since the command began; give it again" in said
     assert not (tmp_path / "run" / "data").exists()
