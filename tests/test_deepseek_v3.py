@@ -101,12 +101,13 @@ def test_the_latent_cache_gives_the_same_hidden_states(name: str, tmp_path: Path
         hidden = ours(torch.tensor(sequence[:-1]), prefill.positions_T, prefill)
         torch.testing.assert_close(hidden, expected[:-1], rtol=1e-4, atol=1e-4)
         cache = KVCache(ours.config, rows=2, capacity=64, like=ours.embed.weight)
-        cache.write_prompt([0, 1], torch.stack(prefill.keys), torch.stack(prefill.values))
+        cache.write_prompt(0, 2, torch.stack(prefill.keys), torch.stack(prefill.values))
         lengths = torch.tensor([len(sequence) - 1] * 2)
         cache.start_step(lengths, cache.window(int(lengths.max())))
         last = ours(torch.tensor([sequence[-1]] * 2), lengths, cache)
     torch.testing.assert_close(last, expected[-1].expand(2, -1), rtol=1e-4, atol=1e-4)
-    assert cache.keys.shape == (3, 2, 1, 64, 24) and cache.values.untyped_storage().nbytes() == cache.keys.nbytes
+    assert [keys.shape for keys in cache.keys] == [(2, 1, 32, 24)] * 3
+    assert [v.untyped_storage().nbytes() for v in cache.values] == [keys.nbytes for keys in cache.keys]
 
 
 @pytest.mark.parametrize("name", ["as V3", "as Moonlight"])

@@ -16,7 +16,7 @@ from r1kit.algo.packing import Packable, pack
 from r1kit.model.transformer import Transformer
 from r1kit.sampling import local
 from r1kit.sampling.draw import draw
-from r1kit.sampling.kv_cache import RecordingAttention
+from r1kit.sampling.kv_cache import KVCache, RecordingAttention
 from r1kit.sampling.local import LocalSampler
 from r1kit.sampling.random import seed_from, uniforms
 from r1kit.training.learner import completion_logprobs
@@ -109,6 +109,30 @@ def test_prompts_prefilled_in_several_passes_give_the_same_tokens(monkeypatch: p
     expected = tokens_of(sampler_of(tiny_model()).generate(PROMPTS, PARAMS, 2))
     monkeypatch.setattr(local, "PREFILL_TOKENS", 20)
     assert tokens_of(sampler_of(tiny_model()).generate(PROMPTS, PARAMS, 2)) == expected
+
+
+def test_rows_keep_what_they_hold_when_the_memory_grows_and_shrinks():
+    model = tiny_model()
+    shape = model.config.cached
+    cache = KVCache(model.config, rows=3, capacity=200, like=model.embed.weight)
+    first, second = (torch.randn(model.config.layers, n, shape.heads, shape.key) for n in (20, 70))
+
+    def held(row: int, tokens: int) -> Tensor:
+        return torch.stack([keys[row, :, :tokens].transpose(0, 1) for keys in cache.keys])
+
+    cache.write_prompt(0, 2, first, -first)
+    cache.write_prompt(2, 3, second, -second)  # longer than what the others need
+    assert torch.equal(held(0, 20), first) and torch.equal(held(1, 20), first) and torch.equal(held(2, 70), second)
+    for longest in (70, 120, 199, 45, 20):  # the row of 70 has left when the window is below it
+        rows = 3 if longest >= 70 else 2
+        cache.start_step(torch.full((rows,), longest), cache.window(longest))
+        # The products read all of the memory: a part of a larger one would be copied at each step.
+        assert all(held.shape[2] == cache.window(longest) for held in (*cache.keys, *cache.values))
+        for row in range(rows):
+            tokens, expected = (70, second) if row == 2 else (20, first)
+            assert torch.equal(held(row, tokens), expected)
+            values = torch.stack([values[row, :, :tokens].transpose(0, 1) for values in cache.values])
+            assert torch.equal(values, -expected) and not cache.keys[0][row, :, tokens:].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,6 +1,6 @@
 """Keys and values of the rows being decoded. Active rows are always the first ones, so every step works on plain views.
 
-Shapes: L layers, R rows, G key/value heads, C capacity in tokens, K head width, H query heads.
+Shapes: L layers, R rows, G key/value heads, K head width, H query heads.
 """
 
 from __future__ import annotations
@@ -21,12 +21,34 @@ class KVCache:
     LENGTH_STEP = {"cpu": 32, "cuda": 256}
 
     def __init__(self, config: TransformerConfig, rows: int, capacity: int, like: Tensor) -> None:
-        shape, place = config.cached, (config.layers, rows, config.cached.heads, capacity)
-        self.keys = torch.zeros(*place, shape.key, dtype=like.dtype, device=like.device)
-        # What is written to shared values is what their keys hold already.
-        self.values = self.keys[..., : shape.value] if shape.shared else self.keys.new_zeros(*place, shape.value)
+        self.shape, self.like = config.cached, like
         self.device, self.max_rows, self.capacity = like.device, rows, capacity
-        self.scale = shape.key**-0.5
+        self.scale = self.shape.key**-0.5
+        on_cpu = self.device.type == "cpu"
+        memory = [self._memory(*((0, 0) if on_cpu else (capacity, rows))) for _ in range(config.layers)]
+        self.keys, self.values = [keys for keys, _ in memory], [values for _, values in memory]
+
+    def _memory(self, positions: int, active: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [R, G, positions, K] of a layer; zeros in the active rows, where what is masked must be
+        finite."""
+        place = (self.max_rows, self.shape.heads, positions)
+        keys = self.like.new_empty(*place, self.shape.key)
+        # What is written to shared values is what their keys hold already.
+        values = keys[..., : self.shape.value] if self.shape.shared else keys.new_empty(*place, self.shape.value)
+        keys[:active], values[:active] = 0, 0
+        return keys, values
+
+    def _resize(self, positions: int, active: int) -> None:
+        """Other memory, with what the first `active` rows hold.
+
+        On CPU the memory is the window: the matrix products would copy a part of a larger one at each step. On a GPU
+        it stays where it is, as recorded graphs ask.
+        """
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            kept = min(positions, keys.shape[2])
+            self.keys[layer], self.values[layer] = self._memory(positions, active)
+            self.keys[layer][:active, :, :kept] = keys[:active, :, :kept]
+            self.values[layer][:active, :, :kept] = values[:active, :, :kept]
 
     def rows(self, active: int) -> int:
         """How many rows to decode: the active ones; on a GPU, where a few more cost nothing, the next power of two."""
@@ -39,11 +61,13 @@ class KVCache:
 
     def start_step(self, lengths_B: Tensor, window: int) -> None:
         """The next forward pass appends one token to each of the first B rows, at position `lengths_B`."""
+        if self.device.type == "cpu" and window != self.keys[0].shape[2]:
+            self._resize(window, len(lengths_B))
         self.lengths_B = lengths_B
         self.rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
         self.width = window
         past = torch.arange(window, device=lengths_B.device)[None] <= lengths_B[:, None]
-        self.mask_B11W = torch.where(past, 0.0, float("-inf")).to(self.keys.dtype)[:, None, None]
+        self.mask_B11W = torch.where(past, 0.0, float("-inf")).to(self.like.dtype)[:, None, None]
 
     def __call__(self, layer: int, q_BHK: Tensor, k_BGK: Tensor, v_BGK: Tensor) -> Tensor:
         rows, heads, width = q_BHK.shape
@@ -56,17 +80,21 @@ class KVCache:
         scores = q @ keys[:rows, :, : self.width].transpose(-1, -2) + self.mask_B11W
         return (scores.softmax(-1) @ values[:rows, :, : self.width]).view(rows, heads, -1)
 
-    def write_prompt(self, rows: Sequence[int], keys_LTGK: Tensor, values_LTGK: Tensor) -> None:
-        """Copy one prompt's keys and values into several rows."""
-        length = keys_LTGK.shape[1]
-        for row in rows:
-            self.keys[:, row, :, :length] = keys_LTGK.transpose(1, 2)
-            self.values[:, row, :, :length] = values_LTGK.transpose(1, 2)
+    def write_prompt(self, first: int, end: int, keys_LTGK: Tensor | None, values_LTGK: Tensor | None) -> None:
+        """Begin rows `first` to `end` with one prompt's keys and values; None: with nothing."""
+        length = 0 if keys_LTGK is None else keys_LTGK.shape[1]
+        if length > self.keys[0].shape[2]:
+            self._resize(self.window(length), first)
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            keys[first:end], values[first:end] = 0, 0
+            if keys_LTGK is not None and values_LTGK is not None:
+                keys[first:end, :, :length] = keys_LTGK[layer].transpose(0, 1)
+                values[first:end, :, :length] = values_LTGK[layer].transpose(0, 1)
 
     def move(self, source: Tensor, target: Tensor, longest: int) -> None:
         """Rows `source` replace rows `target`."""
-        self.keys[:, target, :, :longest] = self.keys[:, source, :, :longest]
-        self.values[:, target, :, :longest] = self.values[:, source, :, :longest]
+        for held in (*self.keys, *self.values):
+            held[target, :, :longest] = held[source, :, :longest]
 
 
 class RecordingAttention(PackedAttention):

@@ -205,9 +205,8 @@ class LocalSampler:
             groups.setdefault(prefilled.index, (prefilled, []))[1].append(len(rows.owner))
             rows.owner.append((prefilled.index, sample))
         for prefilled, members in groups.values():
-            if prefilled.keys is not None and prefilled.values is not None:
-                cache.write_prompt(members, prefilled.keys, prefilled.values)
             start, end = members[0], members[-1] + 1
+            cache.write_prompt(start, end, prefilled.keys, prefilled.values)
             rows.next_token[start:end] = prefilled.prompt.tokens[-1]
             rows.length[start:end] = len(prefilled.prompt.tokens) - 1
             seeds = [seed_from(prefilled.prompt.seed, rows.owner[row][1]) for row in members]
