@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1kit.sampling.draw import draw, keep_top
+from r1kit.sampling.draw import FEW, draw, keep_top
 from r1kit.sampling.random import seed_from, uniforms
 from r1kit.types import SamplingParams
 
@@ -181,3 +181,24 @@ def test_a_seed_is_the_same_in_every_process_and_fits_in_63_bits():
     seeds = {seed_from(seed, index) for seed in range(100) for index in range(16)}
     assert len(seeds) == 1600 and all(0 <= seed < 1 << 63 for seed in seeds)
     assert seed_from(1, 23) != seed_from(12, 3)
+
+
+@pytest.mark.parametrize("sharpness", [6.0, 2.0, 0.1])
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort(sharpness: float):
+    """A few likely tokens, or more than are looked at first, or some of both among the rows."""
+    generator = torch.Generator().manual_seed(0)
+    probs_BV = (torch.randn(32, 4 * FEW, generator=generator) * sharpness).softmax(-1)
+    probs_BV[::4] = torch.randn(8, 4 * FEW, generator=generator).mul(12).softmax(-1)
+    for top_p in (0.3, 0.95):
+        kept_BV = keep_top(probs_BV, top_p, 0)
+        for row, kept in zip(probs_BV.tolist(), kept_BV.tolist(), strict=True):
+            total, expected = 0.0, set()
+            for token in sorted(range(len(row)), key=lambda token: -row[token]):
+                if total >= top_p:
+                    break
+                total += row[token]
+                expected.add(token)
+            assert {token for token, value in enumerate(kept) if value} == expected
+            assert all(kept[token] == row[token] for token in expected)
+    sizes = (keep_top(probs_BV, 0.95, 0) > 0).sum(-1)
+    assert sizes.min() < FEW and (sharpness > 2 or sizes.max() > FEW)
