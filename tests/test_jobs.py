@@ -11,9 +11,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from r1kit import jobs
 from r1kit.config import EvalConfig, RejectConfig, SFTConfig
 from r1kit.graph import resolve
 from r1kit.jobs import _read, rank, schedule
@@ -93,14 +96,74 @@ def test_a_stage_ranks_by_the_longest_way_to_the_end(tmp_path: Path):
 def test_the_time_of_the_plan_counts_what_runs_together(tmp_path: Path):
     stages = resolve(Recipe(small()), tmp_path, 0)
     known = SECONDS | {"eval-other": 2.0}
-    one = schedule(stages, stages, known, 1, known)
+    one = schedule(stages, stages, known, 1, known, ())
     assert max(end for _, end in one.values()) == sum(known.values())
-    two = schedule(stages, stages, known, 2, known)
+    two = schedule(stages, stages, known, 2, known, ())
     assert (
         two["zero"] == (0, 10) and two["other"] == (0, 20) and two["data"] == (10, 15) and two["eval-dev1"] == (20, 24)
     )
     assert max(end for _, end in two.values()) == 26  # the short evaluations come last
-    assert schedule([], stages, known, 2, known) == {}
+    assert schedule([], stages, known, 2, known, ()) == {}
+
+
+def test_a_stage_that_runs_alone_has_nothing_beside_it(tmp_path: Path):
+    stages = resolve(Recipe(small()), tmp_path, 0)
+    known, alone = SECONDS | {"eval-other": 2.0}, ("zero", "dev1")
+    times = schedule(stages, stages, known, 2, known, alone)
+    assert times["zero"] == (0, 10) and times["data"][0] == times["other"][0] == 10
+    # `other` still runs when `data` ends: `dev1` waits for it, and no evaluation takes the place beside it meanwhile.
+    assert times["other"] == (10, 30) and times["dev1"] == (30, 35)
+    for name in alone:
+        begin, end = times[name]
+        assert all(last <= begin or first >= end for other, (first, last) in times.items() if other != name)
+
+
+def test_who_runs_alone_is_the_only_one_with_all_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    begun: list[tuple[str, int]] = []
+
+    class Stub:
+        status = None
+
+        def __init__(self, recipe: str, run: Path, seed: int | None, ended: queue.Queue) -> None:
+            self.ended = ended
+
+        def begin(self, stage, cores: int) -> None:  # noqa: ANN001
+            self.stage = stage.name
+            begun.append((stage.name, cores))
+            self.ended.put(self)
+
+    stages = resolve(Recipe(small()), tmp_path, 0)
+    monkeypatch.setattr(jobs, "Worker", Stub)
+    monkeypatch.setattr(jobs, "stop", lambda running, idle: None)
+    monkeypatch.setattr(jobs, "cpu_cores", lambda: 8)
+    jobs.run_stages("small", tmp_path, 0, stages, stages, 3, SECONDS, ("zero", "dev1"), lambda running: None)
+    assert sorted(begun) == sorted((name, 8 if name in ("zero", "dev1") else 2) for name in small())
+
+
+def test_a_worker_computes_on_the_cores_that_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    reading, writing = os.pipe()
+    os.write(writing, b"one 1 2\ntwo 2 1\n")
+    os.close(writing)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # back to what it was afterwards
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: reading))
+    stages = [SimpleNamespace(name="one", identity="1"), SimpleNamespace(name="two", identity="2")]
+    monkeypatch.setattr(jobs, "read_recipe", lambda recipe: None)
+    monkeypatch.setattr(jobs, "resolve", lambda recipe, run, seed: stages)
+    seen: list[tuple[str, int, str]] = []
+
+    def run_stage(stage, stages) -> None:  # noqa: ANN001
+        seen.append((stage.name, torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]))
+
+    monkeypatch.setattr(jobs, "run_stage", run_stage)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)  # what torch takes by itself
+        jobs.main("small", tmp_path, 0)
+    finally:
+        torch.set_num_threads(before)
+        os.close(reading)
+    assert seen == [("one", 2, "2"), ("two", 1, "1")]
 
 
 @pytest.mark.slow
@@ -173,7 +236,7 @@ def test_a_worker_refuses_a_stage_that_was_edited_meanwhile(tmp_path: Path):
     command = [sys.executable, "-m", "r1kit.worker", str(tmp_path / "small.py"), str(tmp_path / "run"), "0"]
     process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin and process.stderr
-    process.stdin.write("data 0123\n")
+    process.stdin.write("data 0123 1\n")
     process.stdin.flush()
     try:
         status = process.wait(timeout=60)

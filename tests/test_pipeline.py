@@ -130,14 +130,12 @@ def test_inputs_count_by_what_they_hold(ran: list[str], go: Callable[..., None],
 class InlineWorker:
     """In place of a worker process: runs a stage at once, here."""
 
-    def __init__(
-        self, recipe: str, run: Path, seed: int | None, threads: int, ended: queue.Queue[InlineWorker]
-    ) -> None:
+    def __init__(self, recipe: str, run: Path, seed: int | None, ended: queue.Queue[InlineWorker]) -> None:
         self.stages = tuple(resolve(graph.read_recipe(recipe), run, seed))
         self.ended, self.status, self.stage = ended, None, ""
         self.process = subprocess.Popen(["true"], stdin=subprocess.PIPE)
 
-    def begin(self, stage: graph.Stage) -> None:
+    def begin(self, stage: graph.Stage, cores: int) -> None:
         self.stage = stage.name
         graph.run_stage(stage, self.stages)
         self.ended.put(self)
@@ -318,6 +316,15 @@ def test_a_recipe_file(tmp_path: Path):
     path = tmp_path / "mine.py"
     path.write_text("from r1kit.recipes import demo\n\n\ndef stages():\n    return {'zero': demo.stages()['zero']}\n")
     assert list(load_recipe(str(path)).stages) == ["zero"]
+    named = path.read_text()
+    path.write_text(named + "\n\nALONE = ('zero',)\n")
+    assert load_recipe(str(path)).alone == ("zero",)
+    path.write_text(named + "\n\nALONE = ('zero')\n")
+    with pytest.raises(ValueError, match="ALONE is 'zero'; give a tuple"):
+        load_recipe(str(path))
+    path.write_text(named + "\n\nALONE = ('zero', 'r1')\n")
+    with pytest.raises(ValueError, match="ALONE names 'r1', which is no stage; stages are zero"):
+        load_recipe(str(path))
     path.write_text("x = 1\n")
     with pytest.raises(ValueError, match=r"mine.py has no function stages\(\)"):
         load_recipe(str(path))

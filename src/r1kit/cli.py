@@ -79,7 +79,8 @@ class PipelineFlags:
     plan: bool = False
     """Show the plan and stop."""
     jobs: int = 1
-    """Stages that run at the same time, each on an equal share of the cores; on CPUs, 2 or more save time."""
+    """Stages that run at the same time, each on an equal share of the cores; on CPUs, 2 or more save time.
+    Those that a recipe names in ALONE have all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ def main(
 
     try:
         if jobs > 1:
-            run_stages(recipe, run, seed, chosen, stages, jobs, made.seconds, changed)
+            run_stages(recipe, run, seed, chosen, stages, jobs, made.seconds, made.alone, changed)
         else:
             for stage in chosen:
                 if state_of(stage, stages) != "done":

@@ -53,7 +53,7 @@ def show_plan(stages: Sequence[Stage], chosen: Sequence[Stage], recipe: Recipe, 
     console.print(table)
     more = " and the stages whose time is not known" if left.keys() - known.keys() else ""
     todo = [stage for stage in chosen if stage.name in left]
-    times = schedule(todo, stages, left, jobs, known)
+    times = schedule(todo, stages, left, jobs, known, recipe.alone)
     about = clock(max((end for _, end in times.values()), default=0.0))
     where = f" ({recipe.machine})" if recipe.machine else ""
     console.print(f"to do: about {about}{more}{where}" if known else "no times known yet")

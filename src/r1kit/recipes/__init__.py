@@ -24,6 +24,8 @@ class Recipe:
     """Measured time of each stage, for the plan."""
     machine: str = ""
     """Where that was measured."""
+    alone: tuple[str, ...] = ()
+    """Stages that have all the cores with `--jobs`, and nothing beside them."""
 
 
 def names() -> list[str]:
@@ -51,7 +53,12 @@ def load_recipe(name: str) -> Recipe:
     for stage in stages:
         if not isinstance(stage, str) or not stage.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"{name}: stage name {stage!r} becomes a folder; use letters, digits, - and _")
-    return Recipe(stages, vars(module).get("SECONDS", {}), vars(module).get("MACHINE", ""))
+    alone = vars(module).get("ALONE", ())
+    if not isinstance(alone, tuple | list):
+        raise ValueError(f"{name}: ALONE is {alone!r}; give a tuple of stage names")
+    if unknown := [stage for stage in alone if stage not in stages]:
+        raise ValueError(f"{name}: ALONE names {unknown[0]!r}, which is no stage; stages are {', '.join(stages)}")
+    return Recipe(stages, vars(module).get("SECONDS", {}), vars(module).get("MACHINE", ""), tuple(alone))
 
 
 def _module(name: str) -> ModuleType:

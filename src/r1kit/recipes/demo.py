@@ -17,6 +17,8 @@ SECONDS = {
 }  # fmt: skip
 """What each stage took, for the plan."""
 MACHINE = "measured on 2 CPU cores with AVX512-BF16"
+ALONE = ("zero", "rejection-sampling", "dev3", "preferences", "helpful-rm", "safety-rm", "r1")
+"""The main line where nothing long could run beside it: with --jobs these have all the cores."""
 
 
 def stages() -> dict[str, Any]:

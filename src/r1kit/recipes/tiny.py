@@ -8,6 +8,8 @@ from typing import Any
 from r1kit.config import EvalConfig, PreferencesConfig, RejectConfig, RewardModelConfig, RLConfig, SFTConfig
 from r1kit.recipes import demo
 
+ALONE = demo.ALONE
+
 
 def stages() -> dict[str, Any]:
     """The demo's stages, each as small as it can be."""
