@@ -24,6 +24,9 @@ from r1kit.config import (
 )
 from r1kit.presets.algos import grpo
 
+MICROBATCH = 4096
+"""Packed tokens of one pass: activations that stay in the cache. 16,384 take a tenth longer, and more memory."""
+
 
 def rl_demo() -> RLConfig:
     """R1-Zero from the shipped base model on two CPU cores.
@@ -43,6 +46,7 @@ def rl_demo() -> RLConfig:
         eval=EvalConfig(num_problems=128, num_samples=16, max_new_tokens=512),
         eval_every=40,
         save_every=10,
+        tokens_per_microbatch=MICROBATCH,
     )
 
 
@@ -120,6 +124,7 @@ def sft_demo() -> SFTConfig:
         max_tokens=1024,
         # Twice this rate forgets arithmetic: half the answers are lost.
         optim=OptimConfig(lr=5e-4, schedule="cosine", final_lr_fraction=0.1),
+        tokens_per_microbatch=MICROBATCH,
     )
 
 

@@ -24,7 +24,8 @@ ALONE = ("zero", "rejection-sampling", "dev3", "preferences", "helpful-rm", "saf
 def stages() -> dict[str, Any]:
     """The stages of R1 V2 Fig. 2, the students of V1 2.4, and what the report compares them with."""
     zero = replace(presets.rl_demo(), steps=64, eval_every=32, save_every=8)
-    zero = replace(zero, eval=replace(zero.eval, num_samples=4))  # a curve; the stages eval-* measure
+    evaluation = zero.eval
+    zero = replace(zero, eval=replace(evaluation, num_problems=64, num_samples=4))  # a curve; eval-* measure
     rl = replace(
         zero,
         steps=60,
@@ -60,8 +61,8 @@ def stages() -> dict[str, Any]:
             temperature=0.7, max_new_tokens=512, reward=everything, optim=replace(rl.optim, lr=1e-4),
         ),
         "hacking": replace(
-            rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=48,
-            optim=OptimConfig(lr=3.5e-4, warmup_steps=4), reward=everything, max_new_tokens=192, eval_every=24,
+            rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=64,
+            optim=OptimConfig(lr=3.5e-4, warmup_steps=4), reward=everything, max_new_tokens=192, eval_every=32,
             eval=replace(rl.eval, tasks=("general", *rl.tasks), num_problems=90, num_samples=4),
         ),
         "r1-samples": replace(
@@ -73,9 +74,9 @@ def stages() -> dict[str, Any]:
     models = {name: f"@{name}" for name in ("zero", "dev1", "dev2", "dev2-no-language", "dev3", "r1")}
     models |= {"base": "demo-base", "student-base": student}
     models |= {name: f"@{name}" for name in ("student-distilled", "student-rl")}
-    recipe |= {f"eval-{name}": replace(zero.eval, model=model, num_samples=8) for name, model in models.items()}
+    recipe |= {f"eval-{name}": replace(evaluation, model=model, num_samples=8) for name, model in models.items()}
     for name in ("zero", "r1"):  # cons@16, and the claims of small differences
-        recipe[f"eval-{name}"] = replace(zero.eval, model=models[name], num_samples=16)
+        recipe[f"eval-{name}"] = replace(evaluation, model=models[name], num_samples=16)
     for name in ("zero", "dev3", "r1"):
         recipe[f"general-{name}"] = EvalConfig(
             model=f"@{name}", tasks=("general",), num_problems=90, num_samples=8, max_new_tokens=192
