@@ -85,16 +85,19 @@ def test_both_attention_paths_agree_in_value_and_gradient(monkeypatch: pytest.Mo
             torch.testing.assert_close(gradient, matmul_gradients[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("area", [1, 200, 450])
-def test_chunks_of_attention_change_nothing(area: int, path: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("area", "shortest"), [(1, 0), (200, 0), (450, 0), (1 << 30, 0.75)])
+def test_chunks_of_attention_change_nothing(area: int, shortest: float, path: str, monkeypatch: pytest.MonkeyPatch):
     model = tiny_model(tie=True)
     monkeypatch.setattr(PackedAttention, "CHUNK_AREA", 1 << 30)
+    monkeypatch.setattr(PackedAttention, "SHORTEST", 0)
     assert len(PackedAttention(LENGTHS, "cpu").chunks) == 1
     whole = packed_hidden(model, SEQUENCES)
     expected = gradients(model, whole.pow(2).mean())
     monkeypatch.setattr(PackedAttention, "CHUNK_AREA", area)
+    monkeypatch.setattr(PackedAttention, "SHORTEST", shortest)
     chunks = PackedAttention(LENGTHS, "cpu").chunks
     assert len(chunks) > 2
+    assert all(shortest * batch * longest <= end - start for start, end, batch, longest, _ in chunks)
     assert all(batch == 1 or batch * longest**2 <= area for _, _, batch, longest, _ in chunks)
     hidden = packed_hidden(model, SEQUENCES)
     torch.testing.assert_close(hidden, whole, rtol=1e-4, atol=1e-5)

@@ -256,6 +256,8 @@ class PackedAttention:
     MATMUL_LIMIT = 1024
     # Keys x queries of one chunk: bounds that memory.
     CHUNK_AREA = 1 << 21
+    # The shortest of a chunk, as a share of its longest: each costs a product of the longest's size.
+    SHORTEST = 0.75
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str) -> None:
         self.lengths = list(lengths)
@@ -263,11 +265,11 @@ class PackedAttention:
         self.chunks: list[tuple[int, int, int, int, Tensor | None]] = []  # start, end, B, longest, index
         start, first = 0, 0
         while first < len(self.lengths):
-            last, longest, area = first, 0, 0
+            last, longest, shortest = first, 0, self.lengths[first]
             while last < len(self.lengths):
-                longest_with = max(longest, self.lengths[last])
+                longest_with, shortest = max(longest, self.lengths[last]), min(shortest, self.lengths[last])
                 area = longest_with**2 * (last + 1 - first)
-                if last > first and area > self.CHUNK_AREA:
+                if last > first and (area > self.CHUNK_AREA or shortest < self.SHORTEST * longest_with):
                     break
                 longest, last = longest_with, last + 1
             lengths_B = self.lengths[first:last]
