@@ -61,8 +61,9 @@ def stages() -> dict[str, Any]:
             temperature=0.7, max_new_tokens=512, reward=everything, optim=replace(rl.optim, lr=1e-4),
         ),
         "hacking": replace(
-            rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=64,
-            optim=OptimConfig(lr=3.5e-4, warmup_steps=4), reward=everything, max_new_tokens=192, eval_every=32,
+            rl, model="@r1", tasks=(), general_tasks=("general",), general_share=1.0, temperature=0.7, steps=80,
+            problems_per_step=8, optim=OptimConfig(lr=3.5e-4, warmup_steps=4), reward=everything, max_new_tokens=192,
+            eval_every=40,
             eval=replace(rl.eval, tasks=("general", *rl.tasks), num_problems=90, num_samples=4),
         ),
         "r1-samples": replace(
