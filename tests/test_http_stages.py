@@ -177,7 +177,7 @@ def test_teacher_judge_and_rewriter_are_asked_once_for_each_thing(
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     received = servers[1]
-    monkeypatch.setattr(reject, "BATCH", 4)
+    monkeypatch.setattr(reject, "BATCH", 8)  # 4 problems
     with monkeypatch.context() as patched:
         CutOff(patched, at)
         with pytest.raises(KeyboardInterrupt):

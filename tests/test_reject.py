@@ -80,7 +80,7 @@ class Searcher:
 def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RejectConfig]:
     save_scripted_model(tmp_path / "model", ANSWERS)
     monkeypatch.setattr(reject, "open_sampler", lambda cfg, tokenizer, *_, **__: nullcontext(Searcher(tokenizer)))
-    monkeypatch.setattr(reject, "BATCH", 5)
+    monkeypatch.setattr(reject, "BATCH", 20)  # 5 problems
     Searcher.calls = Searcher.breaks_at = 0
     yield RejectConfig(
         run=tmp_path / "run", model=str(tmp_path / "model"), tasks=("countdown",), num_problems=18, num_samples=4,

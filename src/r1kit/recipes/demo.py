@@ -25,7 +25,7 @@ def stages() -> dict[str, Any]:
     """The stages of R1 V2 Fig. 2, the students of V1 2.4, and what the report compares them with."""
     zero = replace(presets.rl_demo(), steps=64, eval_every=32, save_every=8)
     evaluation = zero.eval
-    zero = replace(zero, eval=replace(evaluation, num_problems=64, num_samples=4))  # a curve; eval-* measure
+    zero = replace(zero, eval=replace(evaluation, num_problems=32, num_samples=4))  # a curve; eval-* measure
     rl = replace(
         zero,
         steps=60,

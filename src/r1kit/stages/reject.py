@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 Calls = dict[str, Counter[str]]
 """Endpoint -> calls, tokens, cost."""
 DATA = "sft.jsonl"
-BATCH = 64
-"""Problems sampled at a time; what was done of a batch that is cut off is lost."""
+BATCH = 1024
+"""Completions sampled at a time; what was done of a batch that is cut off is lost. At the end of each batch a few long
+ones have the sampler to themselves."""
 ALL_FAILED = 8
 """So many calls of one batch, and none answered: the endpoint is down, and going on would only lose samples."""
 
@@ -75,7 +76,8 @@ def main(cfg: RejectConfig) -> Path:
     render_prompt(cfg.template, problems[0].messages, tokenizer)
     if not cfg.teacher.url:
         check_room(problem_sets, tokenizer, cfg.template, sampling_room(cfg, model), first=cfg.num_problems)
-    batches = [problems[start : start + BATCH] for start in range(0, len(problems), BATCH)]
+    size = max(1, BATCH // cfg.num_samples)
+    batches = [problems[start : start + size] for start in range(0, len(problems), size)]
     with Run.open(cfg.run, run_config(cfg), "reject") as run, Progress(len(batches), "reject") as progress:
         for line in (form_of(cfg, model)[1], *summaries(problem_sets)):
             progress.note(line)
