@@ -14,7 +14,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | \
 		while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
 
-demo: $(VENV)/.installed ## the whole recipe on the shipped base: R1-Zero, R1, students, a report; offline, about 40 minutes on 2 CPU cores
+demo: $(VENV)/.installed ## the whole recipe on the shipped base: R1-Zero, R1, students, a report; offline, half an hour on 2 CPU cores
 	$(BIN)/r1kit run demo --jobs 2
 
 test: $(VENV)/.installed-dev ## the test suite

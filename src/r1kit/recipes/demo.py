@@ -9,13 +9,13 @@ from r1kit import presets
 from r1kit.config import EvalConfig, OptimConfig, ReadableConfig, RewardConfig
 
 SECONDS = {
-    "eval-base": 7, "eval-student-base": 5, "zero": 470, "eval-zero": 90, "general-zero": 6, "cold-start": 14,
-    "dev1": 85, "eval-dev1": 60, "dev2": 700, "eval-dev2": 48, "dev2-no-language": 650, "eval-dev2-no-language": 45,
-    "rejection-sampling": 165, "dev3": 260, "eval-dev3": 48, "general-dev3": 5, "preferences": 15, "helpful-rm": 18,
-    "safety-rm": 6, "r1": 370, "eval-r1": 85, "general-r1": 5, "hacking": 300, "r1-samples": 135,
-    "student-distilled": 105, "eval-student-distilled": 36, "student-rl": 44, "eval-student-rl": 9,
+    "eval-base": 6, "eval-student-base": 4, "zero": 300, "eval-zero": 51, "general-zero": 5, "cold-start": 11,
+    "dev1": 57, "eval-dev1": 37, "dev2": 560, "eval-dev2": 38, "dev2-no-language": 535, "eval-dev2-no-language": 37,
+    "rejection-sampling": 75, "dev3": 140, "eval-dev3": 35, "general-dev3": 4, "preferences": 9, "helpful-rm": 9,
+    "safety-rm": 4, "r1": 235, "eval-r1": 65, "general-r1": 4, "hacking": 290, "r1-samples": 75,
+    "student-distilled": 80, "eval-student-distilled": 21, "student-rl": 39, "eval-student-rl": 11,
 }  # fmt: skip
-"""What each stage took, for the plan."""
+"""What each stage took with `--jobs 2`, for the plan."""
 MACHINE = "measured on 2 CPU cores with AVX512-BF16"
 ALONE = ("zero", "rejection-sampling", "dev3", "preferences", "helpful-rm", "safety-rm", "r1")
 """The main line where nothing long could run beside it: with --jobs these have all the cores."""
