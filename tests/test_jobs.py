@@ -19,7 +19,7 @@ import torch
 from r1kit import jobs
 from r1kit.config import EvalConfig, RejectConfig, SFTConfig
 from r1kit.graph import resolve
-from r1kit.jobs import _read, rank, schedule
+from r1kit.jobs import _read, next_stages, rank, schedule
 from r1kit.recipes import Recipe
 
 SECONDS = {"zero": 10.0, "data": 5.0, "dev1": 5.0, "eval-zero": 4.0, "eval-dev1": 4.0, "other": 20.0}
@@ -116,6 +116,8 @@ def test_a_stage_that_runs_alone_has_nothing_beside_it(tmp_path: Path):
     for name in alone:
         begin, end = times[name]
         assert all(last <= begin or first >= end for other, (first, last) in times.items() if other != name)
+    ready = [stage for stage in stages if stage.name in ("other", "eval-zero")]
+    assert next_stages(ready, {"zero"}, 3, alone) == [] != next_stages(ready, {"zero"}, 3, ())
 
 
 def test_who_runs_alone_is_the_only_one_with_all_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
